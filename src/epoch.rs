@@ -1,0 +1,112 @@
+//! The epoch of a side: who holds the port, and whether it is still open.
+//!
+//! `epoch = generation << 2 | state`. Each change of hands raises the generation, so a handle that
+//! knows an older value is stale.
+//!
+//! ```text
+//!          let go            adopt (compare-exchange, so only once)
+//!   Open ──────────▶ InTransit ──────────▶ Open            each arrow: generation + 1
+//!     │ close             │ close (undelivered)
+//!     ▼                   ▼
+//!   Closed             Closed                              for ever
+//! ```
+//!
+//! The epoch says what the holder *said*; the line says whether the holder still *lives*. A hang-up
+//! of the line is read together with the epoch: while open the peer has died, while in transit the
+//! port was lost.
+
+use crate::sync::{AtomicU64, Ordering};
+
+const STATE_BITS: u32 = 2;
+
+/// What the holder of a side has said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Somebody holds the port.
+    Open,
+    /// The former holder has let go, the next has not adopted yet.
+    InTransit,
+    /// Closed for ever.
+    Closed,
+    /// Nothing that a holder writes.
+    Broken,
+}
+
+/// A value of an epoch word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Epoch(u64);
+
+impl Epoch {
+    /// The epoch of a port in the hands of the channel's maker.
+    pub(crate) const FIRST: Self = Self::new(1, State::Open);
+
+    pub(crate) const fn new(generation: u64, state: State) -> Self {
+        let state = match state {
+            State::Open => 1,
+            State::InTransit => 2,
+            State::Closed => 3,
+            State::Broken => 0,
+        };
+        Self(generation << STATE_BITS | state)
+    }
+
+    pub(crate) const fn from_wire(wire: u64) -> Self {
+        Self(wire)
+    }
+
+    pub(crate) const fn to_wire(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn state(self) -> State {
+        match self.0 & 3 {
+            1 => State::Open,
+            2 => State::InTransit,
+            3 => State::Closed,
+            _ => State::Broken,
+        }
+    }
+
+    const fn next(self, state: State) -> Self {
+        Self::new((self.0 >> STATE_BITS).wrapping_add(1), state)
+    }
+
+    /// What the word becomes when its holder lets go.
+    pub(crate) const fn let_go(self) -> Self {
+        self.next(State::InTransit)
+    }
+}
+
+/// What the other side has said last.
+#[inline]
+pub(crate) fn look(word: &AtomicU64) -> State {
+    // EPOCH: pairs with the Release in `close`; who sees `Closed` sees all that was published before.
+    Epoch(word.load(Ordering::Acquire)).state()
+}
+
+/// Makes the caller the holder of a port in transit; `None` if it is not the one that was meant.
+pub(crate) fn adopt(word: &AtomicU64, in_transit: Epoch) -> Option<Epoch> {
+    let open = in_transit.next(State::Open);
+    if in_transit.state() != State::InTransit {
+        return None;
+    }
+    // ADOPT: Acquire pairs with the Release of `set` (and of an earlier adoption), so that the new
+    // holder sees what the former one left; Release for whoever takes the port next.
+    word.compare_exchange(in_transit.0, open.0, Ordering::AcqRel, Ordering::Relaxed)
+        .is_ok()
+        .then_some(open)
+}
+
+/// Writes the own side's epoch: at creation, and when the holder lets go.
+pub(crate) fn set(word: &AtomicU64, epoch: Epoch) {
+    // ADOPT: pairs with the Acquire in `adopt`.
+    word.store(epoch.0, Ordering::Release);
+}
+
+/// Closes the own side, held since `open`. Nothing changes if the port has gone to somebody else.
+pub(crate) fn close(word: &AtomicU64, open: Epoch) {
+    let closed = open.next(State::Closed);
+    // EPOCH: Release pairs with the Acquire in `look`: all that was published here is seen by whoever
+    // sees the close. Relaxed on failure: nothing is read.
+    let _ = word.compare_exchange(open.0, closed.0, Ordering::Release, Ordering::Relaxed);
+}

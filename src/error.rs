@@ -1,0 +1,235 @@
+//! One small enum for each verb. Each says what happened, with the number and the limit, and what to
+//! do about it. All are `Error + Send + Sync + 'static`.
+
+use std::io;
+
+/// Why a port is at its end: what [`recv`](crate::MessagePort::recv) reports after the last message,
+/// and [`peer_state`](crate::MessagePort::peer_state) at once.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum CloseReason {
+    /// One of the two ports was closed or dropped.
+    #[error("closed")]
+    Closed,
+    /// The process that held the other port ended without closing it.
+    #[error("the process at the other end died")]
+    PeerDied,
+    /// The other port was given away and nobody ever took it.
+    #[error("the other port was lost on its way to a new holder")]
+    Lost,
+    /// The other side broke the protocol of the shared memory. The channel was closed.
+    #[error("the other side broke the protocol")]
+    Violated,
+}
+
+/// Why a channel could not be made.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The capacity is not legal.
+    #[error(
+        "a capacity of {requested} bytes is not legal: ask for a power of two from {min} to {max}"
+    )]
+    Capacity {
+        /// Bytes asked for.
+        requested: u64,
+        /// The smallest legal capacity in bytes.
+        min: u64,
+        /// The largest legal capacity in bytes.
+        max: u64,
+    },
+    /// The operating system refused: memory or descriptors have run out.
+    #[error("cannot make a channel ({0}): free descriptors or memory, or raise RLIMIT_NOFILE")]
+    Os(#[source] io::Error),
+}
+
+/// Why a segment that came from somewhere else was refused.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// It is not a memfd that is sealed against shrinking and growing.
+    #[error("not a sealed memfd: only descriptors that a zeroport channel gave out can be attached")]
+    NotSealed,
+    /// It is sealed memory, but does not begin like a segment.
+    #[error("not a zeroport segment: it does not begin with the magic bytes")]
+    NotASegment,
+    /// It is of another version of the shared format.
+    #[error(
+        "the segment has format version {theirs}, this build reads version {ours}: \
+         bring both programs to one version of zeroport"
+    )]
+    Version {
+        /// The version that this build reads.
+        ours: u32,
+        /// The version that the segment says.
+        theirs: u32,
+    },
+    /// It uses features that this build does not have, or rkyv with another archive format.
+    #[error(
+        "the segment has features {theirs:#x}, this build has {ours:#x}: \
+         build both programs with the same features of zeroport and rkyv"
+    )]
+    Features {
+        /// The features of this build.
+        ours: u64,
+        /// The features that the segment says.
+        theirs: u64,
+    },
+    /// Its ring capacities are not legal.
+    #[error("the segment says capacities of {} and {} bytes, which are not legal", found[0], found[1])]
+    Capacity {
+        /// Bytes of the two rings, as the segment says.
+        found: [u64; 2],
+    },
+    /// Its size is not the one that its capacities ask for.
+    #[error("the segment is {found} bytes long, not {expected:?}")]
+    Size {
+        /// Bytes of the file.
+        found: u64,
+        /// Bytes that its header asks for, if it got so far.
+        expected: Option<u64>,
+    },
+    /// Somebody else holds this end already, or it was closed: an end can be adopted once.
+    #[error("this end was adopted or closed before")]
+    Detached,
+    /// The operating system refused.
+    #[error("cannot attach the segment: {0}")]
+    Os(#[source] io::Error),
+}
+
+impl AttachError {
+    pub(crate) fn os(error: impl Into<io::Error>) -> Self {
+        Self::Os(error.into())
+    }
+}
+
+/// Why nothing was posted. Whatever was to be posted was borrowed and is still the caller's.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum PostError {
+    /// The ring is full, and the call does not wait (any longer).
+    #[error(
+        "the ring is full ({len} bytes do not fit now): wait with `post`, or let the other side read"
+    )]
+    Full {
+        /// Bytes of the payload.
+        len: u64,
+    },
+    /// The payload is longer than this channel can ever carry.
+    #[error(
+        "a payload of {len} bytes is too large for this channel, which carries at most {max}: \
+         make the channel with a capacity of at least {}", capacity_for(*len)
+    )]
+    TooLarge {
+        /// Bytes of the payload.
+        len: u64,
+        /// The most that this port can post, in bytes.
+        max: u64,
+    },
+    /// The channel is at its end; nobody would read the message.
+    #[error("cannot post: {0}")]
+    Closed(CloseReason),
+    /// Room is reserved already: publish or drop the loan (or finish the batch) first.
+    #[error("room is reserved on this port already: publish or drop it first")]
+    Busy,
+    /// This handle is a copy in a forked process; the port belongs to the parent.
+    #[error("this port belongs to the process that this one was forked from")]
+    Detached,
+    /// The value could not be serialised.
+    #[error("cannot serialise the value: {0}")]
+    Encode(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A batch that ended early: the first `posted` messages were posted, the next one was refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{posted} messages of the batch were posted, then: {source}")]
+pub struct BatchError {
+    /// Messages that were posted.
+    pub posted: usize,
+    /// Why the next one was not.
+    pub source: PostError,
+}
+
+/// The capacity of a ring that carries payloads of `len` bytes.
+fn capacity_for(len: u64) -> u64 {
+    len.saturating_add(32).saturating_mul(2).checked_next_power_of_two().unwrap_or(u64::MAX)
+}
+
+/// Why there is no message.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecvError {
+    /// There is none now, and the call does not wait (any longer).
+    #[error("no message yet")]
+    Empty,
+    /// All messages were received, and there will never be another.
+    #[error("no more messages: {0}")]
+    Closed(CloseReason),
+    /// This handle is a copy in a forked process; the port belongs to the parent.
+    #[error("this port belongs to the process that this one was forked from")]
+    Detached,
+}
+
+/// Why a message cannot be read as the type that was asked for. It costs that message only.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The message carries another type, or none.
+    #[error("the message is tagged {found:#010x}, not {expected:#010x}: it holds another type")]
+    WrongType {
+        /// The tag of the type that was asked for.
+        expected: u32,
+        /// The tag of the message; 0 is "untagged".
+        found: u32,
+    },
+    /// The payload has a length that the type cannot have.
+    #[error("the payload has {len} bytes, which is not a whole number of {unit}-byte values")]
+    Length {
+        /// Bytes of the payload.
+        len: usize,
+        /// Bytes of one value.
+        unit: usize,
+    },
+    /// The bytes are not a valid value of the type.
+    #[error("the payload is not a valid value: {0}")]
+    Invalid(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a child process could not be started with a port.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The channel could not be made.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The program could not be started.
+    #[error("cannot start the program: {0}")]
+    Start(#[source] io::Error),
+}
+
+/// Why there is no port to the parent.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum ParentPortError {
+    /// The process was not started by `zeroport::spawn`.
+    #[error(
+        "the parent process gave no port ({variable} is not set): start this program with \
+         `zeroport::spawn`",
+        variable = crate::spawn::VARIABLE
+    )]
+    NoParent,
+    /// The variable is there, but what it names is no line with a port: it may be inherited from a
+    /// process further up, or the port was taken before.
+    #[error(
+        "the port that {variable}={value} names is not there: it belongs to another process, or \
+         `parent_port` was called before",
+        variable = crate::spawn::VARIABLE
+    )]
+    Gone {
+        /// The value of the variable.
+        value: String,
+    },
+    /// The parent speaks another version of the protocol, or something else altogether.
+    #[error("cannot take the port that the parent gave: {0}")]
+    Attach(#[from] AttachError),
+}

@@ -1,0 +1,186 @@
+//! What a `fork` without `exec` may not break.
+//!
+//! The child gets copies of all ports. They must be useless there, and they must not hide that the
+//! parent has died: a copy of a line's end keeps the line up. So two things happen in the child.
+//!
+//! * A private page that the kernel wipes in the child (`MADV_WIPEONFORK`, Linux 4.14) tells every
+//!   handle by one load that it is a copy: [`Mark::is_original`].
+//! * A handler (`pthread_atfork(3)`) closes the child's copies of all lines. It runs between `fork`
+//!   and anything else, also in the child that `std::process::Command` forks for a `pre_exec`.
+//!
+//! `vfork` and `posix_spawn` run `exec` at once, and all descriptors are close-on-exec.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+
+/// The page that is zero in a forked child until that child makes ports of its own.
+static PAGE: OnceLock<Page> = OnceLock::new();
+/// Held across a fork, so that no descriptor is half in or half out of the list.
+static LINES: Mutex<Option<HashSet<RawFd>>> = Mutex::new(None);
+
+thread_local! {
+    /// The lock between the handler before the fork and those after it.
+    static HELD: RefCell<Option<MutexGuard<'static, Option<HashSet<RawFd>>>>> =
+        const { RefCell::new(None) };
+    /// The line that the child of this thread's next fork is meant to have.
+    static KEPT: Cell<RawFd> = const { Cell::new(-1) };
+}
+
+/// Bytes of the page; the kernel rounds up.
+const PAGE_LEN: usize = 4096;
+
+/// The number of the process image that made ports here last; zero in a fresh child.
+struct Page(&'static AtomicU64);
+
+impl Page {
+    fn new() -> rustix::io::Result<Self> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: F1: the kernel chooses the place, so no mapping of anybody is replaced.
+        let page =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), PAGE_LEN, access, MapFlags::PRIVATE) }?;
+        // SAFETY: F1: the mapping is ours; the advice changes what a forked child gets.
+        unsafe { madvise(page, PAGE_LEN, Advice::LinuxWipeOnFork) }?;
+        // SAFETY: F1: page-aligned, writable, zero, never unmapped, only used through this atomic.
+        Ok(Self(unsafe { AtomicU64::from_ptr(page.cast()) }))
+    }
+}
+
+/// Which process image made a handle.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    image: &'static AtomicU64,
+    number: u64,
+}
+
+impl Mark {
+    /// The mark of this process. The first call installs the handlers.
+    pub(crate) fn here() -> io::Result<Self> {
+        static IMAGES: AtomicU64 = AtomicU64::new(0);
+        let image = page()?.0;
+        // Relaxed, all: one process image has one value, whoever sets it; the memory of a child
+        // starts as its only thread left it.
+        if image.load(Ordering::Relaxed) == 0 {
+            let number = IMAGES.fetch_add(1, Ordering::Relaxed) + 1;
+            let _ = image.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        Ok(Self { image, number: image.load(Ordering::Relaxed) })
+    }
+
+    /// False in a forked child, for all that its parent made.
+    #[inline]
+    pub(crate) fn is_original(self) -> bool {
+        // Relaxed: the word changes only by a fork, which orders everything.
+        self.image.load(Ordering::Relaxed) == self.number
+    }
+}
+
+/// A line's end that a forked child must not keep.
+#[derive(Debug)]
+pub(crate) struct ForkSafeFd {
+    fd: Option<OwnedFd>,
+    mark: Mark,
+}
+
+impl ForkSafeFd {
+    /// Makes descriptors under the lock, so that no fork can come between making and listing.
+    pub(crate) fn make<const N: usize>(
+        make: impl FnOnce() -> io::Result<[OwnedFd; N]>,
+    ) -> io::Result<[Self; N]> {
+        let mark = Mark::here()?;
+        let mut lines = lock();
+        let fds = make()?;
+        let list = lines.get_or_insert_default();
+        for fd in &fds {
+            list.insert(fd.as_raw_fd());
+        }
+        Ok(fds.map(|fd| Self { fd: Some(fd), mark }))
+    }
+
+    pub(crate) fn as_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd).ok_or_else(|| rustix::io::Errno::BADF.into())
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Runs `fork` (on this thread) so that its child keeps this one line.
+    pub(crate) fn keep_while<T>(&self, fork: impl FnOnce() -> T) -> T {
+        let _reset = Reset;
+        KEPT.set(self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd));
+        fork()
+    }
+}
+
+struct Reset;
+
+impl Drop for Reset {
+    fn drop(&mut self) {
+        KEPT.set(-1);
+    }
+}
+
+impl Drop for ForkSafeFd {
+    fn drop(&mut self) {
+        let Some(fd) = self.fd.take() else { return };
+        if !self.mark.is_original() {
+            // The handler has closed it; the number may be somebody else's by now.
+            let _ = fd.into_raw_fd();
+            return;
+        }
+        let mut lines = lock();
+        if let Some(list) = lines.as_mut() {
+            list.remove(&fd.as_raw_fd());
+        }
+        drop(fd);
+    }
+}
+
+fn lock() -> MutexGuard<'static, Option<HashSet<RawFd>>> {
+    LINES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn page() -> io::Result<&'static Page> {
+    if let Some(page) = PAGE.get() {
+        return Ok(page);
+    }
+    let page = Page::new()?;
+    // SAFETY: F2: the three handlers are plain functions that live as long as the program.
+    let status = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+    if status != 0 {
+        return Err(io::Error::from_raw_os_error(status));
+    }
+    // If two threads come here at once, one page is never used and the handlers run twice, which
+    // they bear.
+    Ok(PAGE.get_or_init(|| page))
+}
+
+extern "C" fn prepare() {
+    HELD.with_borrow_mut(|held| {
+        if held.is_none() {
+            *held = Some(lock());
+        }
+    });
+}
+
+extern "C" fn parent() {
+    HELD.take();
+}
+
+extern "C" fn child() {
+    let Some(mut lines) = HELD.take() else { return };
+    crate::barrier::after_fork();
+    let kept = KEPT.get();
+    for fd in lines.take().into_iter().flatten().filter(|fd| *fd != kept) {
+        // SAFETY: F3: the list holds descriptors that were open when the fork began; their owners
+        // in this process are copies that will not close them again (`Drop` above).
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+}

@@ -1,0 +1,157 @@
+//! Making channels.
+
+use std::process::{Child, Command};
+use std::sync::Arc;
+
+use crate::epoch::{self, Epoch};
+use crate::error::{OpenError, SpawnError};
+use crate::fork::ForkSafeFd;
+use crate::layout::{DEFAULT_CAPACITY, MAX_CAPACITY, MIN_CAPACITY, Side};
+use crate::line::Line;
+use crate::segment::{Segment, is_legal_capacity};
+
+use super::{MessagePort, Trust, WaitStrategy};
+
+/// Two entangled ports: what is posted on one is received on the other.
+///
+/// ```
+/// use zeroport::MessageChannel;
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// port1.post_bytes(b"hello")?;
+/// assert_eq!(port2.recv()?.bytes(), b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct MessageChannel {
+    /// One end.
+    pub port1: MessagePort,
+    /// The other end.
+    pub port2: MessagePort,
+}
+
+impl MessageChannel {
+    /// Makes a channel with the default options.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Os`] if the process has no descriptors or memory left.
+    pub fn new() -> Result<Self, OpenError> {
+        ChannelOptions::new().open()
+    }
+}
+
+/// How a channel is made.
+///
+/// ```
+/// use zeroport::{ChannelOptions, MessageChannel, WaitStrategy};
+///
+/// let MessageChannel { port1, port2 } =
+///     ChannelOptions::new().capacity(1 << 20).wait_strategy(WaitStrategy::Sleep).open()?;
+/// assert_eq!(port1.max_payload(), (1 << 19) - 32);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use = "options make nothing until they are opened"]
+pub struct ChannelOptions {
+    capacity: [u64; 2],
+    trust: Trust,
+    strategy: WaitStrategy,
+}
+
+impl Default for ChannelOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The parts of a fresh channel, before anybody holds its ends.
+pub(crate) struct Parts {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) lines: [ForkSafeFd; 2],
+}
+
+impl ChannelOptions {
+    /// The defaults: 64 KiB for each direction, trusted, adaptive waiting.
+    pub const fn new() -> Self {
+        Self {
+            capacity: [DEFAULT_CAPACITY; 2],
+            trust: Trust::Trusted,
+            strategy: WaitStrategy::Adaptive,
+        }
+    }
+
+    /// Bytes of the ring in each direction: a power of two from 4 KiB to 1 GiB, checked when the
+    /// channel is opened. Memory is taken as it is first used. The longest payload is half the
+    /// capacity less 32 bytes.
+    pub const fn capacity(mut self, bytes: u64) -> Self {
+        self.capacity = [bytes; 2];
+        self
+    }
+
+    /// As [`capacity`](Self::capacity), apart for each direction: what `port1` posts (or the parent,
+    /// when spawning), and what `port2` (or the child) posts.
+    pub const fn capacities(mut self, first: u64, second: u64) -> Self {
+        self.capacity = [first, second];
+        self
+    }
+
+    /// Whether the holders of the channel trust each other. See [`Trust`].
+    pub const fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// How the ports wait, until they are told otherwise.
+    pub const fn wait_strategy(mut self, strategy: WaitStrategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Makes the channel.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Capacity`] if a capacity is not legal, [`OpenError::Os`] if the process has no
+    /// descriptors or memory left.
+    pub fn open(self) -> Result<MessageChannel, OpenError> {
+        let Parts { segment, lines: [line1, line2] } = self.make()?;
+        let port = |side, line| {
+            let line = Line::hold(line);
+            MessagePort::new(Arc::clone(&segment), side, Epoch::FIRST, line, self)
+        };
+        Ok(MessageChannel { port1: port(Side::First, line1), port2: port(Side::Second, line2) })
+    }
+
+    /// Starts a child process with a port, as [`spawn`](crate::spawn) does, with these options.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](crate::spawn).
+    pub fn spawn(self, command: Command) -> Result<(MessagePort, Child), SpawnError> {
+        crate::spawn::spawn_with(self, command)
+    }
+
+    pub(crate) fn make(self) -> Result<Parts, OpenError> {
+        for requested in self.capacity {
+            if !is_legal_capacity(requested) {
+                let (min, max) = (MIN_CAPACITY, MAX_CAPACITY);
+                return Err(OpenError::Capacity { requested, min, max });
+            }
+        }
+        let segment = Segment::create(self.capacity).map_err(|error| OpenError::Os(error.into()))?;
+        for side in &segment.header().sides {
+            epoch::set(&side.epoch, Epoch::FIRST);
+        }
+        let lines = Line::pair().map_err(OpenError::Os)?;
+        Ok(Parts { segment: Arc::new(segment), lines })
+    }
+
+    pub(super) fn trust_of_ports(self) -> Trust {
+        self.trust
+    }
+
+    pub(super) fn strategy_of_ports(self) -> WaitStrategy {
+        self.strategy
+    }
+}

@@ -1,0 +1,214 @@
+//! Typed posts: the value's serialiser, which is the user's code, writes into the ring.
+//!
+//! The length is known only afterwards. So the first try takes whatever is free in one piece; where
+//! that is too little, the value is measured, room is claimed for exactly that, and it is serialised
+//! again. A serialiser may therefore run up to three times for one post.
+//!
+//! A serialiser may post on the same port. What is posted inside is posted first: it takes the room,
+//! and the interrupted serialiser goes on in private memory, to be copied when it is done.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use crate::error::{BatchError, PostError};
+use crate::payload::{Count, Postable, Sink, encode};
+use crate::ring::Reservation;
+use crate::segment::Region;
+use crate::tag::value_tag;
+
+use super::post::{Patience, Sender};
+
+impl Sender {
+    /// Posts a value. See [`MessagePort::post`](crate::MessagePort::post).
+    #[inline]
+    pub fn post<T: Postable>(&self, value: &T) -> Result<(), PostError> {
+        self.post_value(value, Patience::FOR_EVER)
+    }
+
+    /// As [`post`](Self::post), without waiting.
+    #[inline]
+    pub fn try_post<T: Postable>(&self, value: &T) -> Result<(), PostError> {
+        self.post_value(value, Patience::None)
+    }
+
+    /// As [`post`](Self::post), waiting at most so long.
+    pub fn post_timeout<T: Postable>(
+        &self,
+        value: &T,
+        timeout: Duration,
+    ) -> Result<(), PostError> {
+        self.post_value(value, Patience::at_most(timeout))
+    }
+
+    /// Posts many values that appear at once. See
+    /// [`MessagePort::post_all`](crate::MessagePort::post_all).
+    pub fn post_all<'v, T: Postable + 'v>(
+        &self,
+        values: impl IntoIterator<Item = &'v T>,
+    ) -> Result<usize, BatchError> {
+        self.post_each(values, |value| self.post(value))
+    }
+
+    #[inline]
+    fn post_value<T: Postable>(
+        &self,
+        value: &T,
+        patience: Patience,
+    ) -> Result<(), PostError> {
+        self.check()?;
+        self.take_turn()?;
+        if let Some(reservation) = self.reserve_rest()
+            && let Some(posted) = self.serialise(value, reservation, patience)
+        {
+            return posted;
+        }
+        self.post_measured(value, patience)
+    }
+
+    /// Serialises into a reservation and publishes. `None` if there was not room enough.
+    #[inline]
+    fn serialise<T: Postable>(
+        &self,
+        value: &T,
+        reservation: Reservation,
+        patience: Patience,
+    ) -> Option<Result<(), PostError>> {
+        let work = Work::begin(self, &reservation);
+        match encode(value, &work) {
+            Ok(len) => match work.finish() {
+                None => Some(self.publish(reservation, len, value_tag::<T>())),
+                Some(bytes) => Some(self.post_raw(&bytes, value_tag::<T>(), patience)),
+            },
+            Err(error) => Some(Err(PostError::Encode(error.into_source()?))),
+        }
+    }
+
+    #[cold]
+    fn post_measured<T: Postable>(
+        &self,
+        value: &T,
+        patience: Patience,
+    ) -> Result<(), PostError> {
+        let len = encode(value, &Count)
+            .map_err(|error| PostError::Encode(error.into_source().unwrap_or_else(fickle)))?;
+        self.take_turn()?;
+        let reservation = self.reserve_room(len as u64, patience)?;
+        self.serialise(value, reservation, patience)
+            .unwrap_or_else(|| Err(PostError::Encode(fickle())))
+    }
+}
+
+fn fickle() -> Box<dyn std::error::Error + Send + Sync> {
+    "it serialised to more bytes the second time".into()
+}
+
+/// The serialisers at work on one sender, one inside the other.
+#[derive(Debug, Default)]
+pub(super) struct Serialisers {
+    /// The innermost, if it still writes into the ring.
+    open: Cell<Option<Open>>,
+    /// What interrupted ones had written, until they notice.
+    interrupted: RefCell<Vec<(u64, Vec<u8>)>>,
+    last: Cell<u64>,
+}
+
+/// A serialiser that writes into the ring.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    number: u64,
+    offset: u64,
+    len: u64,
+}
+
+impl Serialisers {
+    /// Takes the room from whoever writes into the ring now; saves what it has written.
+    #[inline]
+    pub(super) fn interrupt(&self, memory: &Region) {
+        if let Some(open) = self.open.take() {
+            self.save(open, memory);
+        }
+    }
+
+    #[cold]
+    fn save(&self, open: Open, memory: &Region) {
+        let mut words = vec![0u64; open.len.div_ceil(8) as usize];
+        memory.copy_out(open.offset, &mut words);
+        let mut bytes = bytemuck::cast_slice(&words).to_vec();
+        bytes.truncate(open.len as usize);
+        self.interrupted.borrow_mut().push((open.number, bytes));
+    }
+
+    fn take_saved(&self, number: u64) -> Vec<u8> {
+        let mut interrupted = self.interrupted.borrow_mut();
+        let place = interrupted.iter().position(|(owner, _)| *owner == number);
+        place.map(|place| interrupted.swap_remove(place).1).unwrap_or_default()
+    }
+}
+
+/// One serialiser's work; dropping it unfinished (also by a panic) leaves nothing behind.
+struct Work<'p> {
+    sender: &'p Sender,
+    number: u64,
+    room: u64,
+    /// What was written, once the room was taken by an inner post.
+    private: RefCell<Option<Vec<u8>>>,
+}
+
+impl<'p> Work<'p> {
+    #[inline]
+    fn begin(sender: &'p Sender, reservation: &Reservation) -> Self {
+        let serialisers = &sender.serialisers;
+        let number = serialisers.last.get() + 1;
+        serialisers.last.set(number);
+        let offset = reservation.payload_offset();
+        serialisers.open.set(Some(Open { number, offset, len: 0 }));
+        Self { sender, number, room: reservation.payload_len(), private: RefCell::default() }
+    }
+
+    /// The state of this serialiser in the ring, unless an inner post has taken the room.
+    #[inline]
+    fn open(&self) -> Option<Open> {
+        self.sender.serialisers.open.get().filter(|open| open.number == self.number)
+    }
+
+    /// Ends the work; gives the bytes if they are not in the ring.
+    #[inline]
+    fn finish(self) -> Option<Vec<u8>> {
+        if self.open().is_some() {
+            return None;
+        }
+        Some(self.private.take().unwrap_or_else(|| self.saved()))
+    }
+
+    #[cold]
+    fn saved(&self) -> Vec<u8> {
+        self.sender.serialisers.take_saved(self.number)
+    }
+}
+
+impl Sink for Work<'_> {
+    #[inline]
+    fn put(&self, bytes: &[u8]) -> Option<()> {
+        let Some(open) = self.open() else {
+            self.private.borrow_mut().get_or_insert_with(|| self.saved()).extend_from_slice(bytes);
+            return Some(());
+        };
+        let len = open.len + bytes.len() as u64;
+        if len > self.room || !self.sender.memory().write(open.offset + open.len, bytes) {
+            return None;
+        }
+        self.sender.serialisers.open.set(Some(Open { len, ..open }));
+        Some(())
+    }
+}
+
+impl Drop for Work<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.open().is_some() {
+            self.sender.serialisers.open.set(None);
+        } else {
+            self.saved();
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! The port itself: both halves in one handle.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytemuck::NoUninit;
+
+use crate::epoch::Epoch;
+use crate::error::{BatchError, PostError, RecvError};
+use crate::layout::Side;
+use crate::line::Line;
+use crate::segment::Segment;
+use crate::tag::Tagged;
+
+use super::endpoint::Endpoint;
+use super::{
+    ChannelOptions, Closer, Drain, Loan, Message, PeerState, Receiver, Sender, WaitStrategy,
+};
+
+/// One end of a channel: posts to, and receives from, the other end only.
+///
+/// A port is `Send` but not `Sync`: one thread uses it at a time. [`split`](Self::split) makes two
+/// halves for two threads; [`closer`](Self::closer) closes from any thread.
+///
+/// Dropping a port closes it, like [`close`](Self::close). So does the end of its process, however
+/// it comes; then the other end reads what was posted before, and after that
+/// [`PeerDied`](crate::CloseReason::PeerDied).
+///
+/// # Posting
+///
+/// | verb | payload | tag |
+/// |---|---|---|
+/// | [`post`](Self::post) | an rkyv value, serialised straight into the ring | by name |
+/// | [`post_pod`](Self::post_pod), [`post_pod_slice`](Self::post_pod_slice) | plain data | by name, size, alignment |
+/// | [`post_bytes`](Self::post_bytes) | bytes | none |
+/// | [`reserve`](Self::reserve) | whatever is written into the loan | as published |
+///
+/// A post that returns `Ok` is visible to the other side. It never waits for the other side to run,
+/// only for room: the plain verbs wait as long as it takes, `try_…` does not wait, `…_timeout` waits
+/// so long. Payloads are borrowed, so what was not posted is still the caller's.
+/// No post raises `SIGPIPE`.
+///
+/// A post on a channel that has ended says [`PostError::Closed`]. A message that is posted while the
+/// other end closes is lost with the channel; there is no receipt but a reply.
+#[derive(Debug)]
+pub struct MessagePort {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+impl MessagePort {
+    pub(crate) fn new(
+        segment: Arc<Segment>,
+        side: Side,
+        epoch: Epoch,
+        line: Line,
+        options: ChannelOptions,
+    ) -> Self {
+        let (mark, trust) = (line.mark(), options.trust_of_ports());
+        let strategy = options.strategy_of_ports();
+        let endpoint = Arc::new(Endpoint::new(segment, side, epoch, mark, trust));
+        let line = Arc::new(line);
+        Self {
+            sender: Sender::new(Arc::clone(&endpoint), Arc::clone(&line), 0, strategy),
+            receiver: Receiver::new(endpoint, line, 0, strategy),
+        }
+    }
+
+    /// Has something put on the line before anything else: first contact.
+    pub(crate) fn send_welcome(
+        &self,
+        send: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.sender.hold().line().map_or(Ok(()), |line| send(line.as_fd()?))
+    }
+
+    /// Posts a value, serialised by rkyv straight into the ring.
+    ///
+    /// Allocates nothing for types that need no scratch space (rkyv keeps one scratch arena a
+    /// thread). The value's serialiser may run more than once; a panic in it, or a post on this same
+    /// port from inside it, leaves the port usable (what is posted inside goes first).
+    ///
+    /// # Errors
+    ///
+    /// [`PostError::TooLarge`], [`PostError::Closed`], [`PostError::Encode`], [`PostError::Busy`]
+    /// (while a loan is out), [`PostError::Detached`]. Nothing was posted then.
+    #[cfg(feature = "rkyv")]
+    #[inline]
+    pub fn post<T: crate::Postable>(&self, value: &T) -> Result<(), PostError> {
+        self.sender.post(value)
+    }
+
+    /// As [`post`](Self::post), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`post`](Self::post), and [`PostError::Full`].
+    #[cfg(feature = "rkyv")]
+    #[inline]
+    pub fn try_post<T: crate::Postable>(&self, value: &T) -> Result<(), PostError> {
+        self.sender.try_post(value)
+    }
+
+    /// As [`post`](Self::post), waiting for room at most so long.
+    ///
+    /// # Errors
+    ///
+    /// As [`post`](Self::post), and [`PostError::Full`], not before the time is up.
+    #[cfg(feature = "rkyv")]
+    pub fn post_timeout<T: crate::Postable>(
+        &self,
+        value: &T,
+        timeout: Duration,
+    ) -> Result<(), PostError> {
+        self.sender.post_timeout(value, timeout)
+    }
+
+    /// Posts many values, which the other side sees all at once as far as there is room for them all.
+    /// Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError`] with the number of those that were posted before one was refused.
+    #[cfg(feature = "rkyv")]
+    pub fn post_all<'v, T: crate::Postable + 'v>(
+        &self,
+        values: impl IntoIterator<Item = &'v T>,
+    ) -> Result<usize, BatchError> {
+        self.sender.post_all(values)
+    }
+
+    /// Posts bytes as one message, untagged. An empty slice is a message too.
+    ///
+    /// # Errors
+    ///
+    /// [`PostError::TooLarge`], [`PostError::Closed`], [`PostError::Busy`] (while a loan is out),
+    /// [`PostError::Detached`]. Nothing was posted then.
+    #[inline]
+    pub fn post_bytes(&self, bytes: &[u8]) -> Result<(), PostError> {
+        self.sender.post_bytes(bytes)
+    }
+
+    /// As [`post_bytes`](Self::post_bytes), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_bytes`](Self::post_bytes), and [`PostError::Full`].
+    #[inline]
+    pub fn try_post_bytes(&self, bytes: &[u8]) -> Result<(), PostError> {
+        self.sender.try_post_bytes(bytes)
+    }
+
+    /// As [`post_bytes`](Self::post_bytes), waiting for room at most so long.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_bytes`](Self::post_bytes), and [`PostError::Full`], not before the time is up.
+    pub fn post_bytes_timeout(&self, bytes: &[u8], timeout: Duration) -> Result<(), PostError> {
+        self.sender.post_bytes_timeout(bytes, timeout)
+    }
+
+    /// Posts one value of plain data: a `#[repr(C)]` struct of numbers without padding, say.
+    ///
+    /// ```
+    /// use bytemuck::{Pod, Zeroable};
+    /// use zeroport::{MessageChannel, Tagged};
+    ///
+    /// #[repr(C)]
+    /// #[derive(Clone, Copy, Pod, Zeroable)]
+    /// struct Point {
+    ///     x: f32,
+    ///     y: f32,
+    /// }
+    ///
+    /// impl Tagged for Point {
+    ///     const NAME: &'static str = "demo.Point";
+    /// }
+    ///
+    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// port1.post_pod(&Point { x: 1.0, y: 2.0 })?;
+    /// assert_eq!(port2.recv()?.pod::<Point>()?.y, 2.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`post_bytes`](Self::post_bytes).
+    #[inline]
+    pub fn post_pod<T: Tagged + NoUninit>(&self, value: &T) -> Result<(), PostError> {
+        self.sender.post_pod(value)
+    }
+
+    /// As [`post_pod`](Self::post_pod), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_bytes`](Self::post_bytes), and [`PostError::Full`].
+    #[inline]
+    pub fn try_post_pod<T: Tagged + NoUninit>(&self, value: &T) -> Result<(), PostError> {
+        self.sender.try_post_pod(value)
+    }
+
+    /// Posts a slice of plain data as one message.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_bytes`](Self::post_bytes).
+    #[inline]
+    pub fn post_pod_slice<T: Tagged + NoUninit>(&self, values: &[T]) -> Result<(), PostError> {
+        self.sender.post_pod_slice(values)
+    }
+
+    /// Posts many byte messages, which the other side sees all at once as far as there is room for
+    /// them all. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError`] with the number of those that were posted before one was refused.
+    pub fn post_all_bytes<I>(&self, messages: I) -> Result<usize, BatchError>
+    where
+        I: IntoIterator<Item: AsRef<[u8]>>,
+    {
+        self.sender.post_all_bytes(messages)
+    }
+
+    /// Posts many values of plain data, each a message, as
+    /// [`post_all_bytes`](Self::post_all_bytes) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_all_bytes`](Self::post_all_bytes).
+    pub fn post_all_pod<'v, T: Tagged + NoUninit>(
+        &self,
+        values: impl IntoIterator<Item = &'v T>,
+    ) -> Result<usize, BatchError> {
+        self.sender.post_all_pod(values)
+    }
+
+    /// Lends room for a message of up to `len` bytes, to be written in place; waits for room.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_bytes`](Self::post_bytes).
+    pub fn reserve(&self, len: usize) -> Result<Loan<'_>, PostError> {
+        self.sender.reserve(len)
+    }
+
+    /// As [`reserve`](Self::reserve), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_bytes`](Self::post_bytes), and [`PostError::Full`].
+    pub fn try_reserve(&self, len: usize) -> Result<Loan<'_>, PostError> {
+        self.sender.try_reserve(len)
+    }
+
+    /// The longest payload that this port can post, in bytes: half the capacity less 32.
+    pub fn max_payload(&self) -> usize {
+        self.sender.max_payload()
+    }
+
+    /// Waits for the next message.
+    ///
+    /// Messages come once each, in the order in which they were posted. After the last one, when the
+    /// other end is gone, comes the reason, at this call and at every later one. Signals
+    /// do not end the wait.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Closed`], [`RecvError::Detached`].
+    #[inline]
+    pub fn recv(&self) -> Result<Message<'_>, RecvError> {
+        self.receiver.recv().inspect_err(|error| self.ended(error))
+    }
+
+    /// Takes the next message if there is one; never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Empty`] if there is none yet; else as [`recv`](Self::recv). A peer that was
+    /// killed is noticed within about a millisecond of such calls.
+    #[inline]
+    pub fn try_recv(&self) -> Result<Message<'_>, RecvError> {
+        self.receiver.try_recv().inspect_err(|error| self.ended(error))
+    }
+
+    /// Waits for the next message, at most so long.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Empty`], not before the time is up; else as [`recv`](Self::recv).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Message<'_>, RecvError> {
+        self.receiver.recv_timeout(timeout).inspect_err(|error| self.ended(error))
+    }
+
+    /// The messages that are there, one by one, without waiting. Their room goes back to the poster
+    /// in large pieces, at the latest when the iterator is dropped. It ends at the end of the channel
+    /// too; [`recv`](Self::recv) then says why.
+    ///
+    /// ```
+    /// use zeroport::MessageChannel;
+    ///
+    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// port1.post_all_bytes(["a", "b", "c"])?;
+    /// let all: Vec<_> = port2.drain().map(|message| message.bytes().to_vec()).collect();
+    /// assert_eq!(all, [b"a", b"b", b"c"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn drain(&self) -> Drain<'_> {
+        self.receiver.drain()
+    }
+
+    /// How the other end is, at once: also while messages from it wait to be received.
+    pub fn peer_state(&self) -> PeerState {
+        self.receiver.peer_state()
+    }
+
+    /// Chooses how this port waits, for messages and for room. It does not travel with the port.
+    pub fn set_wait_strategy(&self, strategy: WaitStrategy) {
+        self.sender.set_wait_strategy(strategy);
+        self.receiver.set_wait_strategy(strategy);
+    }
+
+    /// How often this port has slept in the kernel: a figure for benchmarks and tests.
+    pub fn sleeps(&self) -> u64 {
+        self.sender.sleeps() + self.receiver.sleeps()
+    }
+
+    /// Once the end was reported, this whole handle lets the line go.
+    #[cold]
+    fn ended(&self, error: &RecvError) {
+        if let RecvError::Closed(_) = error {
+            self.sender.hold().let_go();
+        }
+    }
+
+    /// Closes the port. What was posted on it is still delivered; what was not received from it is
+    /// dropped. The other end sees [`Closed`](crate::CloseReason::Closed) after the last message.
+    pub fn close(self) {
+        drop(self);
+    }
+
+    /// A handle that closes this port from any thread, also while another one waits on it.
+    pub fn closer(&self) -> Closer {
+        self.receiver.closer()
+    }
+
+    /// Makes two halves for two threads.
+    ///
+    /// # Errors
+    ///
+    /// The port itself, if the process has no descriptors left: the halves need two of their own.
+    pub fn split(self) -> Result<(Sender, Receiver), Self> {
+        match self.sender.hold().endpoint.split() {
+            Ok(()) => Ok((self.sender, self.receiver)),
+            Err(_) => Err(self),
+        }
+    }
+
+    /// Puts two halves together again.
+    ///
+    /// # Errors
+    ///
+    /// The halves themselves, if they are not of one port.
+    pub fn join(sender: Sender, receiver: Receiver) -> Result<Self, (Sender, Receiver)> {
+        if Arc::ptr_eq(&sender.hold().endpoint, &receiver.hold().endpoint) {
+            Ok(Self { sender, receiver })
+        } else {
+            Err((sender, receiver))
+        }
+    }
+}

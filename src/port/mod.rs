@@ -1,0 +1,63 @@
+//! Ports: the public types, and the only place where ring, wake words, epoch and line meet.
+
+mod channel;
+mod closer;
+#[cfg(feature = "rkyv")]
+mod encode;
+mod endpoint;
+mod hold;
+mod loan;
+mod message;
+mod message_port;
+mod post;
+mod receive;
+mod wait;
+
+pub use channel::{ChannelOptions, MessageChannel};
+pub use closer::Closer;
+pub use loan::Loan;
+pub use message::Message;
+pub use message_port::MessagePort;
+pub use post::Sender;
+pub use receive::{Drain, Receiver};
+pub use wait::WaitStrategy;
+
+use crate::error::CloseReason;
+use hold::Hold;
+
+/// Whom a port faces, and so how it reads what the other side writes.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Trust {
+    /// All holders of the channel are our own processes. Payloads are validated, then read where
+    /// they lie in shared memory; a hostile holder could change them after that.
+    #[default]
+    Trusted,
+    /// The other side may be anybody. Payloads are copied to private memory, then validated.
+    Untrusted,
+}
+
+/// How the other end of a channel is, whatever is still to be received from it.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerState {
+    /// Somebody holds the other port, or it is on its way to somebody.
+    Open,
+    /// The channel has ended; posting is pointless, messages may still be waiting.
+    Closed(CloseReason),
+}
+
+/// Asks at once: the epoch, and the kernel about the line.
+fn peer_state(hold: &Hold) -> PeerState {
+    let endpoint = &hold.endpoint;
+    if !endpoint.is_original() {
+        return PeerState::Closed(CloseReason::Closed);
+    }
+    if hold.line().is_none_or(|line| line.is_hung_up()) && endpoint.own_end().is_none() {
+        endpoint.note_hang_up();
+    }
+    match endpoint.own_end().or_else(|| endpoint.peer_end()) {
+        None => PeerState::Open,
+        Some(reason) => PeerState::Closed(reason),
+    }
+}

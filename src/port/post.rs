@@ -1,0 +1,362 @@
+//! The sending way: post → reserve → serialise → publish → wake.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytemuck::NoUninit;
+
+use crate::error::{BatchError, CloseReason, PostError};
+use crate::line::Line;
+use crate::ring::{Producer, Refusal, Reservation};
+use crate::segment::Region;
+use crate::tag::{Tagged, plain_data_tag};
+
+#[cfg(feature = "rkyv")]
+use super::encode::Serialisers;
+use super::endpoint::{Endpoint, Half};
+use super::hold::Hold;
+use super::loan::Loan;
+use super::wait::{Look, WaitStrategy};
+use super::{Closer, PeerState, Trust};
+
+/// The tag of bytes.
+pub(super) const UNTAGGED: u32 = 0;
+
+/// The sending half of a [`MessagePort`](crate::MessagePort), for a thread of its own.
+///
+/// Made by [`MessagePort::split`](crate::MessagePort::split). The port closes when both halves are
+/// gone, or when either is closed explicitly.
+#[derive(Debug)]
+pub struct Sender {
+    ring: Producer<Region>,
+    hold: Hold,
+    /// Whether room is lent out: then nothing else may be posted (ring invariant R5).
+    loaned: Cell<bool>,
+    /// Whether records are staged, to appear at once.
+    batching: Cell<bool>,
+    /// Serialisers at work: one may write into the ring, those that it interrupted do not (R5).
+    #[cfg(feature = "rkyv")]
+    pub(super) serialisers: Serialisers,
+}
+
+/// How long a post may wait for room.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    None,
+    Until(Option<Instant>),
+}
+
+impl Patience {
+    pub(super) const FOR_EVER: Self = Self::Until(None);
+
+    pub(super) fn at_most(timeout: Duration) -> Self {
+        Self::Until(Instant::now().checked_add(timeout))
+    }
+}
+
+impl Sender {
+    pub(super) fn new(
+        endpoint: Arc<Endpoint>,
+        line: Arc<Line>,
+        next: u64,
+        strategy: WaitStrategy,
+    ) -> Self {
+        let region = Region::new(Arc::clone(endpoint.segment()), endpoint.side());
+        Self {
+            ring: Producer::new(region, next, next),
+            hold: Hold::new(Half::Sender, endpoint, line, strategy),
+            loaned: Cell::new(false),
+            batching: Cell::new(false),
+            #[cfg(feature = "rkyv")]
+            serialisers: Serialisers::default(),
+        }
+    }
+
+    pub(super) fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    /// Posts bytes, untagged. See [`MessagePort::post_bytes`](crate::MessagePort::post_bytes).
+    #[inline]
+    pub fn post_bytes(&self, bytes: &[u8]) -> Result<(), PostError> {
+        self.post_raw(bytes, UNTAGGED, Patience::FOR_EVER)
+    }
+
+    /// As [`post_bytes`](Self::post_bytes), without waiting.
+    #[inline]
+    pub fn try_post_bytes(&self, bytes: &[u8]) -> Result<(), PostError> {
+        self.post_raw(bytes, UNTAGGED, Patience::None)
+    }
+
+    /// As [`post_bytes`](Self::post_bytes), waiting at most so long.
+    pub fn post_bytes_timeout(&self, bytes: &[u8], timeout: Duration) -> Result<(), PostError> {
+        self.post_raw(bytes, UNTAGGED, Patience::at_most(timeout))
+    }
+
+    /// Posts one value of plain data. See [`MessagePort::post_pod`](crate::MessagePort::post_pod).
+    #[inline]
+    pub fn post_pod<T: Tagged + NoUninit>(&self, value: &T) -> Result<(), PostError> {
+        self.post_raw(bytemuck::bytes_of(value), plain_data_tag::<T>(), Patience::FOR_EVER)
+    }
+
+    /// As [`post_pod`](Self::post_pod), without waiting.
+    #[inline]
+    pub fn try_post_pod<T: Tagged + NoUninit>(&self, value: &T) -> Result<(), PostError> {
+        self.post_raw(bytemuck::bytes_of(value), plain_data_tag::<T>(), Patience::None)
+    }
+
+    /// Posts a slice of plain data as one message. See
+    /// [`MessagePort::post_pod_slice`](crate::MessagePort::post_pod_slice).
+    #[inline]
+    pub fn post_pod_slice<T: Tagged + NoUninit>(&self, values: &[T]) -> Result<(), PostError> {
+        self.post_raw(bytemuck::cast_slice(values), plain_data_tag::<T>(), Patience::FOR_EVER)
+    }
+
+    /// Lends room for a message of up to `len` bytes. See
+    /// [`MessagePort::reserve`](crate::MessagePort::reserve).
+    pub fn reserve(&self, len: usize) -> Result<Loan<'_>, PostError> {
+        self.lend(len, Patience::FOR_EVER)
+    }
+
+    /// As [`reserve`](Self::reserve), without waiting.
+    pub fn try_reserve(&self, len: usize) -> Result<Loan<'_>, PostError> {
+        self.lend(len, Patience::None)
+    }
+
+    /// Posts many byte messages that appear at once. See
+    /// [`MessagePort::post_all_bytes`](crate::MessagePort::post_all_bytes).
+    pub fn post_all_bytes<I>(&self, messages: I) -> Result<usize, BatchError>
+    where
+        I: IntoIterator<Item: AsRef<[u8]>>,
+    {
+        self.post_each(messages, |bytes| self.post_bytes(bytes.as_ref()))
+    }
+
+    /// Posts many values of plain data that appear at once. See
+    /// [`MessagePort::post_all_pod`](crate::MessagePort::post_all_pod).
+    pub fn post_all_pod<'v, T: Tagged + NoUninit>(
+        &self,
+        values: impl IntoIterator<Item = &'v T>,
+    ) -> Result<usize, BatchError> {
+        self.post_each(values, |value| self.post_pod(value))
+    }
+
+    /// How the other end is. See [`MessagePort::peer_state`](crate::MessagePort::peer_state).
+    pub fn peer_state(&self) -> PeerState {
+        super::peer_state(&self.hold)
+    }
+
+    /// Chooses how this half waits for room.
+    pub fn set_wait_strategy(&self, strategy: WaitStrategy) {
+        self.hold.waits.set_strategy(strategy);
+    }
+
+    /// How often this half has slept in the kernel: a figure for benchmarks and tests.
+    pub fn sleeps(&self) -> u64 {
+        self.hold.waits.sleeps()
+    }
+
+    /// The longest payload, in bytes. See
+    /// [`MessagePort::max_payload`](crate::MessagePort::max_payload).
+    pub fn max_payload(&self) -> usize {
+        self.ring.cursor().max_payload() as usize
+    }
+
+    /// Closes the whole port, as [`Closer::close`] does: the receiving half too.
+    pub fn close(self) {
+        self.closer().close();
+    }
+
+    /// A handle that closes the port from any thread.
+    pub fn closer(&self) -> Closer {
+        Closer::new(&self.hold)
+    }
+
+    pub(super) fn memory(&self) -> &Region {
+        self.ring.memory()
+    }
+
+    pub(super) fn is_trusted(&self) -> bool {
+        self.hold.endpoint.trust() == Trust::Trusted
+    }
+
+    #[inline]
+    pub(super) fn post_raw(
+        &self,
+        bytes: &[u8],
+        tag: u32,
+        patience: Patience,
+    ) -> Result<(), PostError> {
+        self.check()?;
+        self.take_turn()?;
+        let reservation = self.reserve_room(bytes.len() as u64, patience)?;
+        self.ring.memory().write(reservation.payload_offset(), bytes);
+        self.publish(reservation, bytes.len(), tag)
+    }
+
+    fn lend(&self, len: usize, patience: Patience) -> Result<Loan<'_>, PostError> {
+        self.check()?;
+        self.take_turn()?;
+        let reservation = self.reserve_room(len as u64, patience)?;
+        Ok(Loan::new(self, reservation))
+    }
+
+    /// What forbids to post at all.
+    #[inline]
+    pub(super) fn check(&self) -> Result<(), PostError> {
+        let endpoint = &self.hold.endpoint;
+        if !endpoint.is_original() {
+            return Err(PostError::Detached);
+        }
+        match endpoint.own_end().or_else(|| endpoint.peer_end()) {
+            None => Ok(()),
+            Some(reason) => Err(self.at_end(reason)),
+        }
+    }
+
+    /// Makes the caller the one who writes into free room.
+    #[inline]
+    pub(super) fn take_turn(&self) -> Result<(), PostError> {
+        if self.loaned.get() {
+            return Err(PostError::Busy);
+        }
+        #[cfg(feature = "rkyv")]
+        self.serialisers.interrupt(self.ring.memory());
+        Ok(())
+    }
+
+    pub(super) fn set_loaned(&self, loaned: bool) {
+        self.loaned.set(loaned);
+    }
+
+    /// Claims room for exactly `len` bytes, waiting for it if need be.
+    #[inline]
+    pub(super) fn reserve_room(
+        &self,
+        len: u64,
+        patience: Patience,
+    ) -> Result<Reservation, PostError> {
+        match self.ring.reserve(len) {
+            Ok(reservation) => {
+                self.hold.waits.succeeded(&self.hold.endpoint.own().room_wake);
+                Ok(reservation)
+            }
+            Err(refusal) => self.wait_for_room(len, patience, refusal),
+        }
+    }
+
+    /// Claims whatever is free in one piece.
+    #[cfg(feature = "rkyv")]
+    #[inline]
+    pub(super) fn reserve_rest(&self) -> Option<Reservation> {
+        self.hold.waits.succeeded(&self.hold.endpoint.own().room_wake);
+        self.ring.reserve_rest()
+    }
+
+    #[cold]
+    fn wait_for_room(
+        &self,
+        len: u64,
+        patience: Patience,
+        refusal: Refusal,
+    ) -> Result<Reservation, PostError> {
+        match (refusal, patience) {
+            (Refusal::Full, Patience::Until(deadline)) => self.wait_until(len, deadline),
+            (Refusal::Full, Patience::None) => {
+                self.hold.look_at_line();
+                self.check()?;
+                Err(PostError::Full { len })
+            }
+            (Refusal::TooLarge { max }, _) => Err(PostError::TooLarge { len, max }),
+            (Refusal::Broken, _) => Err(self.violated()),
+        }
+    }
+
+    fn wait_until(&self, len: u64, deadline: Option<Instant>) -> Result<Reservation, PostError> {
+        // What was staged must be visible, or the reader would never make room.
+        self.flush();
+        let word = &self.hold.endpoint.own().room_wake;
+        let found = self.hold.wait(word, deadline, |how| match self.ring.reserve(len) {
+            Err(Refusal::Full) if how == Look::Quick => None,
+            Err(Refusal::Full) => self.check().err().map(Err),
+            Err(refusal) => Some(self.wait_for_room(len, Patience::None, refusal)),
+            Ok(reservation) => Some(Ok(reservation)),
+        });
+        found.unwrap_or_else(|| self.check().and(Err(PostError::Full { len })))
+    }
+
+    /// Makes a message of a reservation and wakes the reader.
+    #[inline]
+    pub(super) fn publish(
+        &self,
+        reservation: Reservation,
+        len: usize,
+        tag: u32,
+    ) -> Result<(), PostError> {
+        if self.batching.get() {
+            self.ring.stage(reservation, len as u32, tag);
+            return Ok(());
+        }
+        self.ring.publish(reservation, len as u32, tag);
+        self.after_publish()
+    }
+
+    /// Wakes the reader; tells if this end was closed before the message was certain to be seen.
+    #[inline]
+    fn after_publish(&self) -> Result<(), PostError> {
+        self.hold.notify(&self.hold.endpoint.peer().message_wake);
+        match self.hold.endpoint.own_end() {
+            None => Ok(()),
+            Some(reason) => Err(self.at_end(reason)),
+        }
+    }
+
+    fn flush(&self) {
+        if self.ring.flush() {
+            self.hold.notify(&self.hold.endpoint.peer().message_wake);
+        }
+    }
+
+    /// Posts all, visible at once as far as the room allows.
+    pub(super) fn post_each<I: IntoIterator>(
+        &self,
+        messages: I,
+        post: impl Fn(I::Item) -> Result<(), PostError>,
+    ) -> Result<usize, BatchError> {
+        let outermost = !self.batching.replace(true);
+        let _batch = Batch { sender: self, outermost };
+        let mut posted = 0;
+        for message in messages {
+            post(message).map_err(|source| BatchError { posted, source })?;
+            posted += 1;
+        }
+        Ok(posted)
+    }
+
+    #[cold]
+    fn at_end(&self, reason: CloseReason) -> PostError {
+        self.hold.let_go();
+        PostError::Closed(reason)
+    }
+
+    #[cold]
+    fn violated(&self) -> PostError {
+        PostError::Closed(self.hold.violated())
+    }
+}
+
+/// Publishes what was staged, also when the caller's iterator panics.
+struct Batch<'p> {
+    sender: &'p Sender,
+    outermost: bool,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if self.outermost {
+            self.sender.batching.set(false);
+            self.sender.flush();
+        }
+    }
+}

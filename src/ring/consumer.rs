@@ -1,0 +1,169 @@
+//! The reader's half: peek → (read) → release. Mirror of [`super::producer`].
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::{Cursor, Memory};
+use crate::record::{HEADER_LEN, Head, parse_head, record_len, tag_of};
+use crate::sync::Ordering;
+
+/// The part of the capacity that a reader may owe a streaming poster: one in so many.
+pub(crate) const BATCH_SHARE: u64 = 8;
+
+/// A published record, found and checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Where the reader stood before it: before a filler, if there was one.
+    pub(crate) from: u64,
+    /// Where the next record starts.
+    pub(crate) to: u64,
+    /// The place of the payload in the ring.
+    pub(crate) payload_offset: u64,
+    /// Bytes of payload.
+    pub(crate) payload_len: u32,
+    /// The type tag; 0 is "untagged".
+    pub(crate) tag: u32,
+}
+
+/// The other side broke the ring's protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Broken;
+
+/// The reading half of a ring.
+#[derive(Debug)]
+pub(crate) struct Consumer<M> {
+    memory: M,
+    cursor: Cursor,
+    /// Where the next record will be.
+    read: Cell<u64>,
+    /// The start of the oldest record that is still held; `read` if none is.
+    held: Cell<u64>,
+    /// What the poster was told last.
+    released: Cell<u64>,
+    /// Records that were let go before an older one: their start and end.
+    early: RefCell<BinaryHeap<Reverse<(u64, u64)>>>,
+}
+
+impl<M: Memory> Consumer<M> {
+    /// Stands at `read`, with nothing held.
+    pub(crate) fn new(memory: M, read: u64) -> Self {
+        let cursor = Cursor::new(memory.capacity());
+        Self {
+            memory,
+            cursor,
+            read: Cell::new(read),
+            held: Cell::new(read),
+            released: Cell::new(read),
+            early: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// The next record, if one is published. Takes nothing.
+    #[inline]
+    pub(crate) fn peek(&self) -> Result<Option<Record>, Broken> {
+        let from = self.read.get();
+        // PUBLISH: pairs with the Release in `Producer::publish` and `flush`.
+        match parse_head(self.memory.word(from).load(Ordering::Acquire)) {
+            Head::Empty => Ok(None),
+            Head::Message { len } => self.check(from, from, len).map(Some),
+            Head::Filler => self.peek_next_lap(from).map(Some),
+            Head::Broken => Err(Broken),
+        }
+    }
+
+    /// Moves past a record that [`peek`](Self::peek) found; its bytes stay until it is released.
+    #[inline]
+    pub(crate) fn take(&self, record: &Record) {
+        self.read.set(record.to);
+    }
+
+    /// Lets a taken record go, in any order; room goes back in the order of the ring.
+    #[inline]
+    pub(crate) fn release(&self, from: u64, to: u64) {
+        if self.held.get() != from {
+            self.early.borrow_mut().push(Reverse((from, to)));
+            return;
+        }
+        self.held.set(to);
+        if self.read.get() != to {
+            self.collect_early();
+        }
+    }
+
+    /// Whether the next record is not published yet.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        // Relaxed: only decides when to give room back; nothing is read on the strength of it.
+        self.memory.word(self.read.get()).load(Ordering::Relaxed) == 0
+    }
+
+    /// Bytes that the poster could have back.
+    #[inline]
+    pub(crate) fn owed(&self) -> u64 {
+        self.held.get() - self.released.get()
+    }
+
+    /// As much as may be owed without hurting a poster.
+    #[inline]
+    pub(crate) fn batch(&self) -> u64 {
+        self.cursor.capacity() / BATCH_SHARE
+    }
+
+    /// Gives back all that is owed.
+    #[inline]
+    pub(crate) fn give_back(&self) {
+        let held = self.held.get();
+        self.released.set(held);
+        // RELEASE: pairs with the Acquire in `Producer::refresh`; our reads of those bytes are done
+        // before the poster may write over them.
+        self.memory.released().store(held, Ordering::Release);
+    }
+
+    fn collect_early(&self) {
+        let mut early = self.early.borrow_mut();
+        while let Some(&Reverse((from, to))) = early.peek() {
+            if from != self.held.get() {
+                return;
+            }
+            self.held.set(to);
+            early.pop();
+        }
+    }
+
+    /// The record at offset 0, of which the filler at `from` says that it is there (R3).
+    #[cold]
+    fn peek_next_lap(&self, from: u64) -> Result<Record, Broken> {
+        let to_end = self.cursor.to_end(from);
+        if to_end == self.cursor.capacity() {
+            return Err(Broken);
+        }
+        let start = from + to_end;
+        // Relaxed: written before the filler, whose Acquire has brought it.
+        match parse_head(self.memory.word(start).load(Ordering::Relaxed)) {
+            Head::Message { len } => self.check(from, start, len),
+            Head::Empty | Head::Filler | Head::Broken => Err(Broken),
+        }
+    }
+
+    #[inline]
+    fn check(&self, from: u64, start: u64, payload_len: u32) -> Result<Record, Broken> {
+        let len = record_len(u64::from(payload_len));
+        if u64::from(payload_len) > self.cursor.max_payload() || len > self.cursor.to_end(start) {
+            return Err(Broken);
+        }
+        // Relaxed: written before the head, whose Acquire has brought it.
+        let detail = self.memory.word(start + 8).load(Ordering::Relaxed);
+        Ok(Record {
+            from,
+            to: start + len,
+            payload_offset: self.cursor.offset(start) + HEADER_LEN,
+            payload_len,
+            tag: tag_of(detail),
+        })
+    }
+}

@@ -1,0 +1,234 @@
+//! The segment: the sealed memory of one channel, made here or attached and verified.
+//!
+//! # Invariants
+//!
+//! * **S1** The mapping is as long as the file, the file is sealed against shrinking and growing
+//!   before anybody else has it (or was verified to be), and the mapping lives as long as the
+//!   [`Segment`]: no access inside it faults for lack of file.
+//! * **S2** Header words and ring words are only ever used as atomics, by all sides, so a reference to
+//!   them is sound whoever writes.
+//! * **S3** Payload bytes are reached through raw copies, through loads of atomic words, or through a
+//!   slice that somebody vouches for: a [`Reservation`](crate::ring::Reservation) (R5: nobody else of
+//!   this process writes there) or a trusted other side (which does not write what it published).
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{
+    MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create,
+};
+use rustix::io::Errno;
+
+use crate::error::AttachError;
+use crate::layout::{
+    HEADER_LEN, Header, Identity, KNOWN_FEATURES, MAGIC, MAX_CAPACITY, MIN_CAPACITY, Side, VERSION,
+    rkyv_format,
+};
+use crate::ring::{Memory, Reservation};
+
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// Whether a ring may have this capacity.
+pub(crate) const fn is_legal_capacity(capacity: u64) -> bool {
+    capacity.is_power_of_two() && capacity >= MIN_CAPACITY && capacity <= MAX_CAPACITY
+}
+
+/// The memory of one channel.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    map: MmapRaw,
+    memfd: OwnedFd,
+    capacity: [u64; 2],
+}
+
+impl Segment {
+    /// Makes, seals and maps a fresh segment. The capacities are legal.
+    pub(crate) fn create(capacity: [u64; 2]) -> Result<Self, Errno> {
+        let memfd = make_memfd()?;
+        ftruncate(&memfd, Identity::segment_len(capacity))?;
+        fcntl_add_seals(&memfd, SEALS)?;
+        let segment = Self::map(memfd, capacity)?;
+        let words = Identity::new(capacity).to_words();
+        for (place, word) in segment.header().identity.iter().zip(words) {
+            // Relaxed: the descriptor is handed over later, and the kernel orders that.
+            place.store(word, Ordering::Relaxed);
+        }
+        Ok(segment)
+    }
+
+    /// Maps a segment that somebody else made, after it was found to be one.
+    pub(crate) fn attach(memfd: OwnedFd) -> Result<Self, AttachError> {
+        let seals = fcntl_get_seals(&memfd).map_err(|_| AttachError::NotSealed)?;
+        if !seals.contains(SEALS) {
+            return Err(AttachError::NotSealed);
+        }
+        let len = fstat(&memfd).map_err(AttachError::os)?.st_size;
+        let len = u64::try_from(len).unwrap_or(0);
+        if len < HEADER_LEN + 2 * MIN_CAPACITY || len > HEADER_LEN + 2 * MAX_CAPACITY {
+            return Err(AttachError::Size { found: len, expected: None });
+        }
+        let capacity = Self::verify(&memfd, len)?;
+        Self::map(memfd, capacity).map_err(AttachError::os)
+    }
+
+    /// Reads the identity once, from the file, and checks the copy.
+    fn verify(memfd: &OwnedFd, len: u64) -> Result<[u64; 2], AttachError> {
+        let mut identity: Identity = bytemuck::Zeroable::zeroed();
+        let read = rustix::io::pread(memfd, bytemuck::bytes_of_mut(&mut identity), 0)
+            .map_err(AttachError::os)?;
+        if read != size_of::<Identity>() || identity.magic != MAGIC {
+            return Err(AttachError::NotASegment);
+        }
+        if identity.version != VERSION {
+            return Err(AttachError::Version { ours: VERSION, theirs: identity.version });
+        }
+        check_features(identity.features)?;
+        let [first, second] = identity.capacity;
+        if !is_legal_capacity(first) || !is_legal_capacity(second) {
+            return Err(AttachError::Capacity { found: identity.capacity });
+        }
+        let expected = Identity::segment_len(identity.capacity);
+        if u64::from(identity.header_len) != HEADER_LEN || len != expected {
+            return Err(AttachError::Size { found: len, expected: Some(expected) });
+        }
+        Ok(identity.capacity)
+    }
+
+    fn map(memfd: OwnedFd, capacity: [u64; 2]) -> Result<Self, Errno> {
+        let len = usize::try_from(Identity::segment_len(capacity)).map_err(|_| Errno::OVERFLOW)?;
+        let map = MmapOptions::new()
+            .len(len)
+            .map_raw(&memfd)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+        Ok(Self { map, memfd, capacity })
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: S1, S2: the mapping is page-aligned, at least HEADER_LEN long, and `Header` (at
+        // most that long) consists of atomics only.
+        unsafe { &*self.map.as_ptr().cast::<Header>() }
+    }
+
+    pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
+        self.memfd.as_fd()
+    }
+}
+
+fn make_memfd() -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match memfd_create(c"zeroport", flags | MemfdFlags::NOEXEC_SEAL) {
+        // Before Linux 6.3 the flag is unknown.
+        Err(Errno::INVAL) => memfd_create(c"zeroport", flags),
+        made => made,
+    }
+}
+
+/// Two builds must agree about every known feature that both have.
+fn check_features(theirs: u64) -> Result<(), AttachError> {
+    let ours = rkyv_format();
+    let unknown = theirs & !KNOWN_FEATURES;
+    let rkyv_differs = theirs != 0 && ours != 0 && theirs != ours;
+    if unknown != 0 || rkyv_differs {
+        return Err(AttachError::Features { ours, theirs });
+    }
+    Ok(())
+}
+
+/// One ring of a mapped segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Region {
+    segment: Arc<Segment>,
+    data: *mut u8,
+    ring: Side,
+    capacity: u64,
+}
+
+// SAFETY: S1, S2: the pointer leads into the mapping that `segment` keeps alive; what is shared there
+// is shared between processes already, and is used as S3 says.
+unsafe impl Send for Region {}
+
+impl Region {
+    pub(crate) fn new(segment: Arc<Segment>, ring: Side) -> Self {
+        let capacity = *ring.of(&segment.capacity);
+        let offset = Identity::ring_offset(segment.capacity, ring) as usize;
+        // SAFETY: S1: the data of both rings lies inside the mapping.
+        let data = unsafe { segment.map.as_mut_ptr().add(offset) };
+        Self { segment, data, ring, capacity }
+    }
+
+    /// The room of a reservation, for whoever fills it in place.
+    pub(crate) fn room<'a>(&'a self, reservation: &'a mut Reservation) -> &'a mut [u8] {
+        let len = reservation.payload_len() as usize;
+        let Some(start) = self.checked(reservation.payload_offset(), len) else { return &mut [] };
+        // SAFETY: S1 (checked), S3: the one reservation in use is borrowed mutably; mapped memory is
+        // always initialised.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
+    }
+
+    /// As [`room`](Self::room), to read what was filled in.
+    pub(crate) fn room_so_far<'a>(&'a self, reservation: &'a Reservation) -> &'a [u8] {
+        let len = reservation.payload_len() as usize;
+        let Some(start) = self.checked(reservation.payload_offset(), len) else { return &[] };
+        // SAFETY: S1 (checked), S3: as in `room`, borrowed for reading.
+        unsafe { std::slice::from_raw_parts(start, len) }
+    }
+
+    /// Copies bytes into room that the poster holds. False if they would leave the ring.
+    #[inline]
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> bool {
+        let Some(start) = self.checked(offset, bytes.len()) else { return false };
+        // SAFETY: S1 (checked), S3: a raw copy; `bytes` is private memory or other room of ours.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };
+        true
+    }
+
+    /// The bytes that a *trusted* other side has published, in place.
+    #[inline]
+    pub(crate) fn published(&self, offset: u64, len: u32) -> &[u8] {
+        let Some(start) = self.checked(offset, len as usize) else { return &[] };
+        // SAFETY: S1 (checked), S3: only called for trusted ports, and the record is held, so the
+        // poster does not write there (R2).
+        unsafe { std::slice::from_raw_parts(start, len as usize) }
+    }
+
+    /// Copies published bytes, word by word, whatever the other side does meanwhile.
+    pub(crate) fn copy_out(&self, offset: u64, into: &mut [u64]) {
+        for (index, word) in into.iter_mut().enumerate() {
+            // Relaxed: the head's Acquire has brought what an honest side wrote before it.
+            *word = self.word(offset + 8 * index as u64).load(Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn checked(&self, offset: u64, len: usize) -> Option<*mut u8> {
+        if offset.checked_add(len as u64)? > self.capacity {
+            return None;
+        }
+        // SAFETY: S1: `offset` is at most the capacity.
+        Some(unsafe { self.data.add(offset as usize) })
+    }
+}
+
+impl Memory for Region {
+    #[inline]
+    fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    #[inline]
+    fn word(&self, offset: u64) -> &AtomicU64 {
+        let offset = offset & (self.capacity - 1) & !7;
+        // SAFETY: S1: `offset` is below the capacity.
+        let word = unsafe { self.data.add(offset as usize) };
+        // SAFETY: S1, S2: 8-aligned, inside the mapping, used as an atomic by all who share it.
+        unsafe { AtomicU64::from_ptr(word.cast()) }
+    }
+
+    #[inline]
+    fn released(&self) -> &AtomicU64 {
+        &self.ring.of(&self.segment.header().rings).released
+    }
+}

@@ -1,0 +1,212 @@
+//! First contact with a child: `spawn` in the parent, `parent_port` in the child.
+//!
+//! The child inherits one end of the line, under the number that an environment variable names. The
+//! first packet on it is the welcome: which end of which segment, and the segment's descriptor.
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytemuck::{Pod, Zeroable};
+use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketType, recvmsg, sendmsg, sockopt,
+};
+
+use crate::epoch::{self, Epoch};
+use crate::error::{AttachError, ParentPortError, SpawnError};
+use crate::fork::ForkSafeFd;
+use crate::layout::{MAGIC, Side, VERSION};
+use crate::line::Line;
+use crate::port::{ChannelOptions, MessagePort};
+use crate::segment::Segment;
+
+/// The environment variable that names the child's end of the line.
+pub(crate) const VARIABLE: &str = "ZEROPORT_PARENT";
+/// The lowest number that no standard stream uses.
+const FIRST_FREE_FD: RawFd = 3;
+
+/// The first packet on a line whose end is given to another process; the segment's descriptor comes
+/// with it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Welcome {
+    magic: [u8; 8],
+    version: u32,
+    side: u32,
+    epoch: u64,
+}
+
+/// Starts a child process with a port.
+///
+/// The child gets the other port from [`parent_port`]; what is posted before it asks waits for it.
+/// Everything else about the child is as the command says and as [`std::process`] does it: arguments,
+/// environment, standard streams, exit status. The command is consumed because it now carries the
+/// port.
+///
+/// The child's end is `Lost` if it ends without having asked for its port, and `PeerDied` if it ends
+/// after that without closing it.
+///
+/// ```no_run
+/// use std::process::Command;
+///
+/// let (port, mut child) = zeroport::spawn(Command::new("./worker"))?;
+/// port.post_bytes(b"work")?;
+/// let status = child.wait()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`SpawnError::Open`] if the channel cannot be made, [`SpawnError::Start`] if the program cannot be
+/// started.
+pub fn spawn(command: Command) -> Result<(MessagePort, Child), SpawnError> {
+    spawn_with(ChannelOptions::new(), command)
+}
+
+pub(crate) fn spawn_with(
+    options: ChannelOptions,
+    mut command: Command,
+) -> Result<(MessagePort, Child), SpawnError> {
+    let parts = options.make()?;
+    let [ours, theirs] = parts.lines;
+    let theirs = above_standard_streams(theirs).map_err(SpawnError::Start)?;
+    let in_transit = Epoch::FIRST.let_go();
+    epoch::set(&Side::Second.of(&parts.segment.header().sides).epoch, in_transit);
+    let port =
+        MessagePort::new(Arc::clone(&parts.segment), Side::First, Epoch::FIRST, Line::hold(ours), options);
+    port.send_welcome(|line| welcome(line, &parts.segment, in_transit)).map_err(SpawnError::Start)?;
+
+    let inherited = theirs.as_fd().map_err(SpawnError::Start)?;
+    let inode = rustix::fs::fstat(inherited).map_err(|error| SpawnError::Start(error.into()))?.st_ino;
+    let number = inherited.as_raw_fd();
+    command.env(VARIABLE, format!("{number}:{inode}"));
+    let keep = move || {
+        // SAFETY: P1: runs in the forked child, where the at-fork handler has left this line open.
+        let line = unsafe { BorrowedFd::borrow_raw(number) };
+        Ok(fcntl_setfd(line, FdFlags::empty())?)
+    };
+    // SAFETY: P2: the closure makes one system call and neither allocates nor locks.
+    unsafe { command.pre_exec(keep) };
+    let child = theirs.keep_while(|| command.spawn()).map_err(SpawnError::Start)?;
+    Ok((port, child))
+}
+
+/// Moves a descriptor out of the way of the child's standard streams.
+fn above_standard_streams(fd: ForkSafeFd) -> io::Result<ForkSafeFd> {
+    if fd.as_fd()?.as_raw_fd() >= FIRST_FREE_FD {
+        return Ok(fd);
+    }
+    let [moved] = ForkSafeFd::make(|| {
+        Ok([rustix::io::fcntl_dupfd_cloexec(fd.as_fd()?, FIRST_FREE_FD)?])
+    })?;
+    Ok(moved)
+}
+
+/// Puts the welcome on the line.
+fn welcome(line: BorrowedFd<'_>, segment: &Segment, epoch: Epoch) -> io::Result<()> {
+    let side = Side::Second.to_wire();
+    let welcome = Welcome { magic: MAGIC, version: VERSION, side, epoch: epoch.to_wire() };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let memfd = [segment.memfd()];
+    control.push(SendAncillaryMessage::ScmRights(&memfd));
+    let bytes = [IoSlice::new(bytemuck::bytes_of(&welcome))];
+    sendmsg(line, &bytes, &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// The port to the process that started this one with [`spawn`]. It can be taken once.
+///
+/// Descriptors that this process inherits stay open in programs that it starts itself before it has
+/// called this; so call it early.
+///
+/// ```no_run
+/// let port = zeroport::parent_port()?;
+/// while let Ok(message) = port.recv() {
+///     port.post_bytes(message.bytes())?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`ParentPortError::NoParent`] if the process was not started by `spawn`, [`ParentPortError::Gone`]
+/// if the port was taken before, [`ParentPortError::Attach`] if the parent speaks another version.
+pub fn parent_port() -> Result<MessagePort, ParentPortError> {
+    static TAKING: Mutex<()> = Mutex::new(());
+    let value = std::env::var(VARIABLE).map_err(|_| ParentPortError::NoParent)?;
+    let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let gone = || ParentPortError::Gone { value: value.clone() };
+    let number = inherited_line(&value).ok_or_else(gone)?;
+    // SAFETY: P3: the number is that of the line which the parent meant for us (it has the line's
+    // inode and was not taken before: see `inherited_line`), so nobody else owns it.
+    let line = unsafe { OwnedFd::from_raw_fd(number) };
+    Ok(take_parent_port(line)?)
+}
+
+fn take_parent_port(line: OwnedFd) -> Result<MessagePort, AttachError> {
+    fcntl_setfd(&line, FdFlags::CLOEXEC).map_err(AttachError::os)?;
+    let line = Line::adopt(line).map_err(AttachError::Os)?;
+    let (welcome, memfd) = receive_welcome(line.as_fd().map_err(AttachError::Os)?)?;
+    if welcome.magic != MAGIC {
+        return Err(AttachError::NotASegment);
+    }
+    if welcome.version != VERSION {
+        return Err(AttachError::Version { ours: VERSION, theirs: welcome.version });
+    }
+    let side = Side::from_wire(welcome.side).ok_or(AttachError::NotASegment)?;
+    let segment = Arc::new(Segment::attach(memfd)?);
+    let epoch =
+        epoch::adopt(&side.of(&segment.header().sides).epoch, Epoch::from_wire(welcome.epoch))
+            .ok_or(AttachError::Detached)?;
+    Ok(MessagePort::new(segment, side, epoch, line, ChannelOptions::new()))
+}
+
+/// The number of the inherited line, if `value` (`number:inode`) names it and it was not taken yet:
+/// whoever takes it makes it close-on-exec.
+fn inherited_line(value: &str) -> Option<RawFd> {
+    let (number, inode) = value.split_once(':')?;
+    let (number, inode) = (number.parse().ok()?, inode.parse::<u64>().ok()?);
+    if number < FIRST_FREE_FD {
+        return None;
+    }
+    // SAFETY: P4: borrowed for three questions that change nothing, whatever the number is.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let untaken = fcntl_getfd(fd).ok()?.is_empty();
+    let is_line = sockopt::socket_type(fd).ok()? == SocketType::SEQPACKET;
+    let is_meant = rustix::fs::fstat(fd).ok()?.st_ino == inode;
+    (untaken && is_line && is_meant).then_some(number)
+}
+
+fn receive_welcome(line: BorrowedFd<'_>) -> Result<(Welcome, OwnedFd), AttachError> {
+    let mut welcome = Welcome::zeroed();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = [IoSliceMut::new(bytemuck::bytes_of_mut(&mut welcome))];
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let received = loop {
+        match recvmsg(line, &mut bytes, &mut control, flags) {
+            Err(Errno::INTR) => {}
+            received => break received.map_err(AttachError::os)?,
+        }
+    };
+    let memfd = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    if received.bytes != size_of::<Welcome>() || received.flags.contains(ReturnFlags::TRUNC) {
+        return Err(AttachError::NotASegment);
+    }
+    match memfd {
+        Some(memfd) => Ok((welcome, memfd)),
+        // The kernel leaves descriptors out when this process may not have more.
+        None if received.flags.contains(ReturnFlags::CTRUNC) => Err(AttachError::os(Errno::MFILE)),
+        None => Err(AttachError::NotASegment),
+    }
+}

@@ -1,0 +1,17 @@
+//! The only door to atomics, fences and spinning: the standard ones, or loom's under its models.
+
+#[cfg(not(loom))]
+pub(crate) use std::{
+    hint::spin_loop,
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, compiler_fence, fence},
+};
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    hint::spin_loop,
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
+};
+
+/// loom runs each thread's steps in program order: there is no compiler to hold back.
+#[cfg(loom)]
+pub(crate) fn compiler_fence(_: Ordering) {}
