@@ -48,7 +48,9 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// It is not a memfd that is sealed against shrinking and growing.
-    #[error("not a sealed memfd: only descriptors that a zeroport channel gave out can be attached")]
+    #[error(
+        "not a sealed memfd: only descriptors that a zeroport channel gave out can be attached"
+    )]
     NotSealed,
     /// It is sealed memory, but does not begin like a segment.
     #[error("not a zeroport segment: it does not begin with the magic bytes")]

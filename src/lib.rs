@@ -19,10 +19,10 @@ mod sync;
 mod record;
 mod tag;
 
-mod layout;
-mod wake;
 mod epoch;
+mod layout;
 mod ring;
+mod wake;
 
 #[cfg(not(loom))]
 mod barrier;

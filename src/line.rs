@@ -55,12 +55,8 @@ impl Line {
     /// A fresh line: both ends, of which one will usually be given away.
     pub(crate) fn pair() -> io::Result<[ForkSafeFd; 2]> {
         ForkSafeFd::make(|| {
-            let (first, second) = socketpair(
-                AddressFamily::UNIX,
-                SocketType::SEQPACKET,
-                SocketFlags::CLOEXEC,
-                None,
-            )?;
+            let (first, second) =
+                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
             Ok([first, second])
         })
     }

@@ -31,6 +31,9 @@ use crate::ring::{Memory, Reservation};
 
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
+const LEGAL_LENS: std::ops::RangeInclusive<u64> =
+    HEADER_LEN + 2 * MIN_CAPACITY..=HEADER_LEN + 2 * MAX_CAPACITY;
+
 /// Whether a ring may have this capacity.
 pub(crate) const fn is_legal_capacity(capacity: u64) -> bool {
     capacity.is_power_of_two() && capacity >= MIN_CAPACITY && capacity <= MAX_CAPACITY
@@ -67,7 +70,7 @@ impl Segment {
         }
         let len = fstat(&memfd).map_err(AttachError::os)?.st_size;
         let len = u64::try_from(len).unwrap_or(0);
-        if len < HEADER_LEN + 2 * MIN_CAPACITY || len > HEADER_LEN + 2 * MAX_CAPACITY {
+        if !LEGAL_LENS.contains(&len) {
             return Err(AttachError::Size { found: len, expected: None });
         }
         let capacity = Self::verify(&memfd, len)?;

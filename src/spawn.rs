@@ -78,12 +78,19 @@ pub(crate) fn spawn_with(
     let theirs = above_standard_streams(theirs).map_err(SpawnError::Start)?;
     let in_transit = Epoch::FIRST.let_go();
     epoch::set(&Side::Second.of(&parts.segment.header().sides).epoch, in_transit);
-    let port =
-        MessagePort::new(Arc::clone(&parts.segment), Side::First, Epoch::FIRST, Line::hold(ours), options);
-    port.send_welcome(|line| welcome(line, &parts.segment, in_transit)).map_err(SpawnError::Start)?;
+    let port = MessagePort::new(
+        Arc::clone(&parts.segment),
+        Side::First,
+        Epoch::FIRST,
+        Line::hold(ours),
+        options,
+    );
+    port.send_welcome(|line| welcome(line, &parts.segment, in_transit))
+        .map_err(SpawnError::Start)?;
 
     let inherited = theirs.as_fd().map_err(SpawnError::Start)?;
-    let inode = rustix::fs::fstat(inherited).map_err(|error| SpawnError::Start(error.into()))?.st_ino;
+    let inode =
+        rustix::fs::fstat(inherited).map_err(|error| SpawnError::Start(error.into()))?.st_ino;
     let number = inherited.as_raw_fd();
     command.env(VARIABLE, format!("{number}:{inode}"));
     let keep = move || {
@@ -102,9 +109,8 @@ fn above_standard_streams(fd: ForkSafeFd) -> io::Result<ForkSafeFd> {
     if fd.as_fd()?.as_raw_fd() >= FIRST_FREE_FD {
         return Ok(fd);
     }
-    let [moved] = ForkSafeFd::make(|| {
-        Ok([rustix::io::fcntl_dupfd_cloexec(fd.as_fd()?, FIRST_FREE_FD)?])
-    })?;
+    let [moved] =
+        ForkSafeFd::make(|| Ok([rustix::io::fcntl_dupfd_cloexec(fd.as_fd()?, FIRST_FREE_FD)?]))?;
     Ok(moved)
 }
 

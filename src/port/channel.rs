@@ -139,7 +139,8 @@ impl ChannelOptions {
                 return Err(OpenError::Capacity { requested, min, max });
             }
         }
-        let segment = Segment::create(self.capacity).map_err(|error| OpenError::Os(error.into()))?;
+        let segment =
+            Segment::create(self.capacity).map_err(|error| OpenError::Os(error.into()))?;
         for side in &segment.header().sides {
             epoch::set(&side.epoch, Epoch::FIRST);
         }

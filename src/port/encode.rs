@@ -32,11 +32,7 @@ impl Sender {
     }
 
     /// As [`post`](Self::post), waiting at most so long.
-    pub fn post_timeout<T: Postable>(
-        &self,
-        value: &T,
-        timeout: Duration,
-    ) -> Result<(), PostError> {
+    pub fn post_timeout<T: Postable>(&self, value: &T, timeout: Duration) -> Result<(), PostError> {
         self.post_value(value, Patience::at_most(timeout))
     }
 
@@ -50,11 +46,7 @@ impl Sender {
     }
 
     #[inline]
-    fn post_value<T: Postable>(
-        &self,
-        value: &T,
-        patience: Patience,
-    ) -> Result<(), PostError> {
+    fn post_value<T: Postable>(&self, value: &T, patience: Patience) -> Result<(), PostError> {
         self.check()?;
         self.take_turn()?;
         if let Some(reservation) = self.reserve_rest()
@@ -84,11 +76,7 @@ impl Sender {
     }
 
     #[cold]
-    fn post_measured<T: Postable>(
-        &self,
-        value: &T,
-        patience: Patience,
-    ) -> Result<(), PostError> {
+    fn post_measured<T: Postable>(&self, value: &T, patience: Patience) -> Result<(), PostError> {
         let len = encode(value, &Count)
             .map_err(|error| PostError::Encode(error.into_source().unwrap_or_else(fickle)))?;
         self.take_turn()?;

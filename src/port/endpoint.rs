@@ -59,9 +59,10 @@ pub(super) struct Endpoint {
     end: AtomicU32,
     /// Whether the line was seen to hang up.
     hung_up: AtomicBool,
-    /// Which halves sleep on the line, and the bells between them once they were split.
+    /// Which halves sleep on the line, and the bells between them once they were split (`None`: the
+    /// process had no descriptors for them).
     asleep: [AtomicBool; 2],
-    kicks: OnceLock<[OwnedFd; 2]>,
+    kicks: OnceLock<Option<[OwnedFd; 2]>>,
 }
 
 impl Endpoint {
@@ -165,18 +166,20 @@ impl Endpoint {
     }
 
     /// Makes the bells between the halves.
-    pub(super) fn split(&self) -> rustix::io::Result<()> {
-        if self.kicks.get().is_none() {
-            let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-            // Somebody else can only have set it if the port was split before.
-            let _ = self.kicks.set([eventfd(0, flags)?, eventfd(0, flags)?]);
-        }
-        Ok(())
+    pub(super) fn split(&self) {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let kicks = || Ok::<_, rustix::io::Errno>([eventfd(0, flags)?, eventfd(0, flags)?]);
+        self.kicks.get_or_init(|| kicks().ok());
+    }
+
+    /// Whether a bell for one half may be taken by the other without any way to tell.
+    pub(super) fn is_deaf(&self) -> bool {
+        matches!(self.kicks.get(), Some(None))
     }
 
     /// What wakes this half beside the line.
     pub(super) fn kick_of(&self, half: Half) -> Option<BorrowedFd<'_>> {
-        self.kicks.get().map(|kicks| half.of(kicks).as_fd())
+        self.kicks.get()?.as_ref().map(|kicks| half.of(kicks).as_fd())
     }
 
     /// Says that this half sleeps on the line (before it arms), or no longer does.

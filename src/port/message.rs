@@ -41,7 +41,11 @@ pub struct Message<'p> {
 pub(super) enum Payload<'p> {
     InPlace(&'p [u8]),
     /// A private copy: `len` bytes that start `skip` words into the vector.
-    Copied { words: Vec<u64>, skip: usize, len: usize },
+    Copied {
+        words: Vec<u64>,
+        skip: usize,
+        len: usize,
+    },
 }
 
 impl Payload<'_> {

@@ -171,8 +171,7 @@ impl Waits {
             self.waiter.leave_streaming(word);
             if !barrier::demand() {
                 // Nobody can be sure that ringers know: sleep shortly, this once, and look again.
-                let soon = Instant::now() + UNFENCED_DELAY;
-                self.hear(place, Some(deadline.map_or(soon, |at| at.min(soon))));
+                self.hear(place, soon(deadline));
                 return None;
             }
         }
@@ -191,6 +190,7 @@ impl Waits {
 
     fn hear(&self, place: Place<'_>, deadline: Option<Instant>) -> Heard {
         self.sleeps.set(self.sleeps.get() + 1);
+        let deadline = if place.endpoint.is_deaf() { soon(deadline) } else { deadline };
         let heard = place.line.wait(place.endpoint.kick_of(self.half), deadline);
         place.endpoint.clear_kick(self.half);
         self.note(place, heard);
@@ -208,4 +208,10 @@ impl Waits {
 
 fn is_past(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|at| Instant::now() >= at)
+}
+
+/// A millisecond from now, or the deadline if that is earlier.
+fn soon(deadline: Option<Instant>) -> Option<Instant> {
+    let soon = Instant::now() + UNFENCED_DELAY;
+    Some(deadline.map_or(soon, |at| at.min(soon)))
 }

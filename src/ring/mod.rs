@@ -39,8 +39,6 @@ mod consumer;
 mod cursor;
 mod producer;
 
-#[cfg(any(loom, test))]
-pub(crate) use consumer::BATCH_SHARE;
 pub(crate) use consumer::{Consumer, Record};
 pub(crate) use cursor::Cursor;
 pub(crate) use producer::{Producer, Refusal, Reservation};

@@ -160,7 +160,7 @@ impl<M: Memory> Producer<M> {
         // happened before we write over it.
         let released = self.memory.released().load(Ordering::Acquire);
         let known = self.released.get();
-        if released < known || released > self.next.get() || released % HEADER_LEN != 0 {
+        if released < known || released > self.next.get() || !released.is_multiple_of(HEADER_LEN) {
             return Err(Refusal::Broken);
         }
         self.released.set(released);

@@ -1,0 +1,1 @@
+//! loom models of the ring, of sleeping and waking, and of the epochs.
