@@ -105,12 +105,15 @@ impl Line {
         self.receive(RecvFlags::DONTWAIT)
     }
 
-    /// Takes all bells that lie on the line.
+    /// Takes all bells that lie on the line. Says if there was one: it may have been meant for the
+    /// other half.
     pub(crate) fn clear(&self) -> Heard {
+        let mut cleared = Heard::Nothing;
         loop {
             match self.receive(RecvFlags::DONTWAIT) {
-                Heard::Bell => {}
-                heard => return heard,
+                Heard::Bell => cleared = Heard::Bell,
+                Heard::Nothing => return cleared,
+                Heard::HungUp => return Heard::HungUp,
             }
         }
     }
