@@ -1,13 +1,13 @@
 //! rkyv at the edge: archiving into whatever takes bytes, and validated access to bytes.
 
+use std::cell::Cell;
 use std::fmt;
 
 use rkyv::api::high::{HighSerializer, HighValidator, access as rkyv_access};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{self, Source, Trace};
-use rkyv::ser::allocator::ArenaHandle;
+use rkyv::ser::allocator::{Arena, ArenaHandle};
 use rkyv::ser::{Positional, Writer};
-use rkyv::util::with_arena;
 use rkyv::{Archive, Portable, Serialize};
 
 use crate::error::DecodeError;
@@ -107,11 +107,25 @@ impl Source for EncodeError {
 
 /// Archives a value into a sink; gives the length of the archive.
 pub(crate) fn encode<T: Postable>(value: &T, sink: &dyn Sink) -> Result<usize, EncodeError> {
-    with_arena(|arena| {
+    with_scratch(|scratch| {
         let writer = EncodeWriter { sink, len: 0 };
-        let writer = rkyv::api::high::to_bytes_in_with_alloc(value, writer, arena.acquire())?;
+        let writer = rkyv::api::high::to_bytes_in_with_alloc(value, writer, scratch.acquire())?;
         Ok(writer.len)
     })
+}
+
+/// Lends the scratch arena of this thread. As [`rkyv::util::with_arena`], but a thread may post until
+/// its very end, from the destructors of its thread-locals.
+#[inline]
+fn with_scratch<T>(work: impl FnOnce(&mut Arena) -> T) -> T {
+    thread_local!(static SCRATCH: Cell<Option<Arena>> = const { Cell::new(None) });
+    // A serialiser that posts finds the place empty and works in an arena of its own.
+    let mut scratch = SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default();
+    let done = work(&mut scratch);
+    scratch.shrink();
+    // Fails only when the thread is ending.
+    let _ = SCRATCH.try_with(|place| place.set(Some(scratch)));
+    done
 }
 
 /// A sink that only counts.
