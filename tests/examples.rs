@@ -1,0 +1,243 @@
+//! Runs every example as a user does, and checks what it prints and how it ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// An example that has not ended by then hangs.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+struct Ran {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    /// The lines of the output of an example that must have succeeded.
+    fn lines(&self) -> Vec<&str> {
+        assert!(self.status.success(), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
+        assert_eq!(self.stderr, "");
+        self.stdout.lines().collect()
+    }
+}
+
+/// A folder of this test's own, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = env::temp_dir().join(format!("zeroport-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The binary of an example: `cargo test` builds them next to the tests.
+fn binary(example: &str) -> PathBuf {
+    let source = format!("{}/examples/{example}.rs", env!("CARGO_MANIFEST_DIR"));
+    let test = env::current_exe().unwrap();
+    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(example);
+    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+    assert!(
+        changed(&path).is_ok_and(|built| built >= changed(Path::new(&source)).unwrap()),
+        "{} is not built, or was built before its source changed: `cargo test` builds the examples, \
+         `cargo test --test examples` does not (run `cargo build --examples` before it)",
+        path.display()
+    );
+    path
+}
+
+/// Runs a program to its end, with its output in files (a pipe could be held open by a stray child).
+fn run(command: &mut Command, folder: &Folder) -> Ran {
+    let [stdout, stderr] = ["stdout", "stderr"].map(|name| folder.0.join(name));
+    command.stdin(Stdio::null());
+    command.stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
+    let mut child = command.spawn().unwrap();
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if start.elapsed() > DEADLINE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{command:?} hangs; so far: {}", fs::read_to_string(&stdout).unwrap());
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let [stdout, stderr] = [stdout, stderr].map(|path| fs::read_to_string(path).unwrap());
+    Ran { status, stdout, stderr }
+}
+
+fn run_example(example: &str, arguments: &[&OsStr]) -> Ran {
+    let folder = Folder::new(&format!("output-{example}-{}", arguments.len()));
+    run(Command::new(binary(example)).args(arguments), &folder)
+}
+
+/// What `wc` says about files, one line each and the total, without its padding.
+fn wc(locale: &str, files: &[&OsStr]) -> Vec<String> {
+    let mut command = Command::new("wc");
+    let output = command.args(["-l", "-w", "-c"]).args(files).env("LC_ALL", locale).output();
+    let output = output.expect("wc is part of every system that this runs on");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().lines().map(squeeze).collect()
+}
+
+fn squeeze(line: &str) -> String {
+    line.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The worker's rows in the form of [`wc`]: everything before the figures.
+fn rows(lines: &[&str]) -> Vec<String> {
+    let rows = lines.iter().take_while(|line| !line.starts_with("round trip"));
+    rows.map(|line| squeeze(line)).collect()
+}
+
+/// The part of the output that follows the rows is the same whatever was counted.
+fn check_figures(lines: &[&str]) {
+    let [.., round_trip, stream, second, last] = lines else { panic!("too short: {lines:?}") };
+    assert!(round_trip.starts_with("round trip of 8 bytes: median "), "{round_trip}");
+    assert!(round_trip.contains(", 99th percentile "), "{round_trip}");
+    assert!(stream.contains(" messages/s, ") && stream.ends_with(" MB/s"), "{stream}");
+    let numbers = second.split(|byte: char| !byte.is_ascii_digit());
+    let numbers: Vec<u64> = numbers.filter_map(|number| number.parse().ok()).collect();
+    let [posted, arrived] = numbers[..] else { panic!("no two numbers: {second}") };
+    assert!((1_000..=posted).contains(&arrived), "{second}");
+    assert!(second.contains("then PeerDied"), "{second}");
+    assert_eq!(*last, "worker: ok");
+}
+
+#[test]
+fn hello() {
+    let ran = run_example("hello", &[]);
+    let mut lines = ran.lines();
+    assert_eq!(lines.pop(), Some("hello: ok"));
+    // The two ports print at the same time; each keeps its own order.
+    let [port2, port1]: [Vec<&str>; 2] = [
+        lines.iter().copied().filter(|line| line.starts_with("port2")).collect(),
+        lines.iter().copied().filter(|line| line.starts_with("port1")).collect(),
+    ];
+    assert_eq!(
+        port2,
+        ["port2 received: hello", "port2 received: is anybody there?", "port2: port1 is closed"]
+    );
+    assert_eq!(port1, ["port1 received: yes, now"]);
+}
+
+#[test]
+fn close() {
+    let expected = [
+        "closed: message \"last words\"",
+        "closed: Closed (closed)",
+        "dropped: Closed (closed)",
+        "killed: PeerDied (the process at the other end died)",
+        "never taken: Lost (the other port was lost on its way to a new holder)",
+        "close: ok",
+    ];
+    assert_eq!(run_example("close", &[]).lines(), expected);
+}
+
+#[test]
+fn a_child_that_no_program_started_says_so() {
+    for (example, argument) in [("close", "--child"), ("worker", "--worker")] {
+        let ran = run_example(example, &[argument.as_ref()]);
+        assert!(!ran.status.success());
+        assert!(ran.stderr.contains("the parent process gave no port"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn the_worker_counts_as_wc_does() {
+    let folder = Folder::new("counts");
+    // `wc` differs from version to version about words without a printable character: none here.
+    let spaces = b"one\ttwo\x0bthree\x0cfour\rfive six\n\n  \n".as_slice();
+    let binary: Vec<u8> = (0..100_000_u32).map(|n| (n * 37) as u8).collect();
+    let long_words = [b"w".repeat(200_000), b" ".repeat(70_000), b"w".repeat(64)].concat();
+    let text: String = (0..40_000).map(|n| format!("line {n} of the text\n")).collect();
+    let files = [
+        folder.file("empty", b""),
+        folder.file("one byte", b"x"),
+        folder.file("no newline at the end", b"the last line has no end"),
+        folder.file("only newlines", &b"\n".repeat(5_000)),
+        folder.file("all kinds of white space", spaces),
+        folder.file("binary", &binary),
+        folder.file("words longer than any message", &long_words),
+        folder.file("text", text.as_bytes()),
+    ];
+    let files: Vec<&OsStr> = files.iter().map(|file| file.as_os_str()).collect();
+
+    let ran = run_example("worker", &files);
+    let lines = ran.lines();
+    assert_eq!(rows(&lines), wc("C", &files));
+    check_figures(&lines);
+}
+
+/// More files than may wait for an answer, and than fit into the ring of answers.
+#[test]
+fn the_worker_takes_any_number_of_files() {
+    let folder = Folder::new("many");
+    let files = [folder.file("empty", b""), folder.file("short", b"a few words\n")];
+    let files: Vec<&OsStr> =
+        files.iter().map(|file| file.as_os_str()).cycle().take(3_000).collect();
+    let ran = run_example("worker", &files);
+    assert_eq!(rows(&ran.lines()), wc("C", &files));
+}
+
+#[test]
+fn an_empty_file_is_enough() {
+    let folder = Folder::new("empty");
+    let ran = run_example("worker", &[folder.file("empty", b"").as_os_str()]);
+    let lines = ran.lines();
+    assert_eq!(rows(&lines).last().unwrap(), "0 0 0 total");
+    check_figures(&lines);
+}
+
+#[test]
+fn without_files_the_worker_counts_our_own_sources() {
+    let ran = run_example("worker", &[]);
+    let lines = ran.lines();
+    let rows = rows(&lines);
+    let sources: Vec<&OsStr> = rows
+        .iter()
+        .filter_map(|row| row.splitn(4, ' ').nth(3))
+        .filter(|name| *name != "total")
+        .map(OsStr::new)
+        .collect();
+    let lib = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lib.rs");
+    assert!(sources.contains(&OsStr::new(lib)), "{sources:?}");
+    // Our drawings have words of line characters; only in UTF-8 does every `wc` count them.
+    assert_eq!(rows, wc("C.UTF-8", &sources));
+    check_figures(&lines);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = Folder::new("unreadable");
+    let good = folder.file("good", b"good\n");
+    let missing = folder.0.join("missing");
+    for bad in [missing.as_path(), folder.0.as_path()] {
+        let ran = run_example("worker", &[good.as_os_str(), bad.as_os_str()]);
+        assert_eq!(ran.status.code(), Some(1));
+        let expected = format!("worker: cannot read {}: ", bad.display());
+        assert!(ran.stderr.starts_with(&expected), "{}", ran.stderr);
+        assert!(!ran.stdout.contains("ok"), "{}", ran.stdout);
+    }
+}
