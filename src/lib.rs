@@ -20,9 +20,13 @@ mod record;
 mod tag;
 
 mod epoch;
+mod halves;
 mod layout;
-mod ring;
 mod wake;
+
+mod ends;
+mod ring;
+mod sleep;
 
 #[cfg(not(loom))]
 mod barrier;

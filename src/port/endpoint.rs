@@ -7,45 +7,18 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::barrier;
-use crate::epoch::{self, Epoch, State};
+use crate::ends::{End, Ends};
+use crate::epoch::{self, Epoch};
 use crate::error::CloseReason;
 use crate::fork::Mark;
+use crate::halves::{Asleep, Half};
 use crate::layout::{Side, SideWords};
 use crate::segment::Segment;
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 use super::Trust;
 
 /// How long a store may stay unseen where no barrier can be had.
 pub(super) const UNFENCED_DELAY: Duration = Duration::from_millis(1);
-
-const OPEN: u32 = 0;
-const CLOSED: u32 = 1;
-const VIOLATED: u32 = 2;
-
-/// One of the two halves of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Half {
-    Sender,
-    Receiver,
-}
-
-impl Half {
-    const fn other(self) -> Self {
-        match self {
-            Self::Sender => Self::Receiver,
-            Self::Receiver => Self::Sender,
-        }
-    }
-
-    const fn of<T>(self, pair: &[T; 2]) -> &T {
-        let [sender, receiver] = pair;
-        match self {
-            Self::Sender => sender,
-            Self::Receiver => receiver,
-        }
-    }
-}
 
 /// One end of a channel, held by this process. The last one to let go closes it.
 #[derive(Debug)]
@@ -55,13 +28,10 @@ pub(super) struct Endpoint {
     epoch: Epoch,
     mark: Mark,
     trust: Trust,
-    /// Whether this end was closed, and why: `OPEN`, `CLOSED` or `VIOLATED`.
-    end: AtomicU32,
-    /// Whether the line was seen to hang up.
-    hung_up: AtomicBool,
-    /// Which halves sleep on the line, and the bells between them once they were split (`None`: the
-    /// process had no descriptors for them).
-    asleep: [AtomicBool; 2],
+    ends: Ends,
+    asleep: Asleep,
+    /// The bells between the halves once they were split (`None`: the process had no descriptors for
+    /// them).
     kicks: OnceLock<Option<[OwnedFd; 2]>>,
 }
 
@@ -79,9 +49,8 @@ impl Endpoint {
             epoch,
             mark,
             trust,
-            end: AtomicU32::new(OPEN),
-            hung_up: AtomicBool::new(false),
-            asleep: Default::default(),
+            ends: Ends::new(),
+            asleep: Asleep::default(),
             kicks: OnceLock::new(),
         }
     }
@@ -119,50 +88,29 @@ impl Endpoint {
     /// Why this end was closed, if it was.
     #[inline]
     pub(super) fn own_end(&self) -> Option<CloseReason> {
-        // Relaxed: says only that no more is to be done; whoever waits is woken through the line.
-        match self.end.load(Ordering::Relaxed) {
-            OPEN => None,
-            VIOLATED => Some(CloseReason::Violated),
-            _ => Some(CloseReason::Closed),
-        }
+        self.ends.own().map(reason)
     }
 
     /// Why the other end is gone, if it is.
     #[inline]
     pub(super) fn peer_end(&self) -> Option<CloseReason> {
-        // HANGUP: Acquire pairs with the Release in `note_hang_up`, so that the epoch is read after
-        // the hang-up: a side that closes writes its epoch first.
-        let hung_up = self.hung_up.load(Ordering::Acquire);
-        match epoch::look(&self.peer().epoch) {
-            State::Open if hung_up => Some(CloseReason::PeerDied),
-            State::InTransit if hung_up => Some(CloseReason::Lost),
-            State::Open | State::InTransit => None,
-            State::Closed => Some(CloseReason::Closed),
-            State::Broken => Some(CloseReason::Violated),
-        }
+        self.ends.peer(&self.peer().epoch).map(reason)
     }
 
     pub(super) fn note_hang_up(&self) {
-        // HANGUP: pairs with the Acquire in `peer_end`.
-        self.hung_up.store(true, Ordering::Release);
+        self.ends.note_hang_up();
     }
 
     /// Closes this end while others may be posting on it: afterwards no post reports success.
     pub(super) fn close(&self, violated: bool) {
-        let end = if violated { VIOLATED } else { CLOSED };
-        // Relaxed: the barrier orders it before the epoch. A poster publishes, then looks here; with
-        // the barrier between our two stores, either it sees this and does not report success, or
-        // what it published is there before the epoch says closed.
-        let first = self.end.compare_exchange(OPEN, end, Ordering::Relaxed, Ordering::Relaxed);
-        if first.is_err() || !self.is_original() {
+        if !self.is_original() {
             return;
         }
-        // Posters that are not registered fence by themselves; the fence is our half of that.
-        crate::sync::fence(Ordering::SeqCst);
-        if barrier::is_demandable() && !barrier::demand() {
-            std::thread::sleep(UNFENCED_DELAY);
-        }
-        epoch::close(&self.own().epoch, self.epoch);
+        self.ends.close(&self.own().epoch, self.epoch, violated, || {
+            if barrier::is_demandable() && !barrier::demand() {
+                std::thread::sleep(UNFENCED_DELAY);
+            }
+        });
     }
 
     /// Makes the bells between the halves.
@@ -182,20 +130,14 @@ impl Endpoint {
         self.kicks.get()?.as_ref().map(|kicks| half.of(kicks).as_fd())
     }
 
-    /// Says that this half sleeps on the line (before it arms), or no longer does.
-    pub(super) fn set_asleep(&self, half: Half, asleep: bool) {
-        // KICK: Release pairs with the Acquire in `pass_on`. A bell for this half can only be rung
-        // after it armed, which comes after this store; who takes that bell sees the store.
-        half.of(&self.asleep).store(asleep, Ordering::Release);
+    /// Which halves sleep on the line.
+    pub(super) fn asleep(&self) -> &Asleep {
+        &self.asleep
     }
 
-    /// Called by the half that took a bell off the line: it may have been meant for the other.
-    pub(super) fn pass_on(&self, half: Half) {
-        let other = half.other();
-        // KICK: pairs with the Release in `set_asleep`.
-        if half.other().of(&self.asleep).load(Ordering::Acquire)
-            && let Some(kick) = self.kick_of(other)
-        {
+    /// Wakes a half that sleeps on the line, without the line.
+    pub(super) fn kick(&self, half: Half) {
+        if let Some(kick) = self.kick_of(half) {
             // Fails only when the counter is full: then it is readable anyway.
             let _ = rustix::io::write(kick, &1u64.to_ne_bytes());
         }
@@ -207,6 +149,15 @@ impl Endpoint {
             // Fails only when there is none.
             let _ = rustix::io::read(kick, &mut [0; 8]);
         }
+    }
+}
+
+fn reason(end: End) -> CloseReason {
+    match end {
+        End::Closed => CloseReason::Closed,
+        End::Died => CloseReason::PeerDied,
+        End::Lost => CloseReason::Lost,
+        End::Violated => CloseReason::Violated,
     }
 }
 

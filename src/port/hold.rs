@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use crate::barrier;
 use crate::error::CloseReason;
+use crate::halves::Half;
 use crate::line::{Line, Rung};
 use crate::sync::{AtomicU32, Ordering};
 use crate::wake;
 
-use super::endpoint::{Endpoint, Half};
+use super::endpoint::Endpoint;
 use super::wait::{Look, Place, WaitStrategy, Waits};
 
 /// One half's hold on a port. The fields are dropped in this order: the epoch says closed before the

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytemuck::NoUninit;
 
 use crate::error::{BatchError, CloseReason, PostError};
+use crate::halves::Half;
 use crate::line::Line;
 use crate::ring::{Producer, Refusal, Reservation};
 use crate::segment::Region;
@@ -14,7 +15,7 @@ use crate::tag::{Tagged, plain_data_tag};
 
 #[cfg(feature = "rkyv")]
 use super::encode::Serialisers;
-use super::endpoint::{Endpoint, Half};
+use super::endpoint::Endpoint;
 use super::hold::Hold;
 use super::loan::Loan;
 use super::wait::{Look, WaitStrategy};

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{CloseReason, RecvError};
+use crate::halves::Half;
 use crate::line::Line;
 use crate::ring::{Consumer, Record};
 use crate::segment::Region;
 use crate::sync::Ordering;
 use crate::wake;
 
-use super::endpoint::{Endpoint, Half};
+use super::endpoint::Endpoint;
 use super::hold::Hold;
 use super::message::{Message, Payload};
 use super::wait::{Look, WaitStrategy};

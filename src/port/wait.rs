@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::barrier;
+use crate::halves::Half;
 use crate::line::{Heard, Line};
+use crate::sleep::{Bed, Sleeper};
 use crate::sync::{AtomicU32, spin_loop};
-use crate::wake::Waiter;
 
-use super::endpoint::{Endpoint, Half, UNFENCED_DELAY};
+use super::endpoint::{Endpoint, UNFENCED_DELAY};
 
 /// How a port waits for messages, and for room.
 #[non_exhaustive]
@@ -42,12 +43,9 @@ const LINE_LOOK: Duration = Duration::from_millis(1);
 /// One half's way of waiting.
 #[derive(Debug)]
 pub(super) struct Waits {
-    half: Half,
     strategy: Cell<WaitStrategy>,
-    waiter: Waiter,
+    sleeper: Sleeper,
     spin: Cell<Duration>,
-    /// A bell was rung for a sleep that did not happen; it still lies on the line.
-    stray_bell: Cell<bool>,
     line_look: Cell<Option<Instant>>,
     sleeps: Cell<u64>,
 }
@@ -63,11 +61,9 @@ pub(super) struct Place<'a> {
 impl Waits {
     pub(super) fn new(half: Half, strategy: WaitStrategy) -> Self {
         Self {
-            half,
             strategy: Cell::new(strategy),
-            waiter: Waiter::default(),
+            sleeper: Sleeper::new(half),
             spin: Cell::new(SPIN_MAX),
-            stray_bell: Cell::new(false),
             line_look: Cell::new(None),
             sleeps: Cell::new(0),
         }
@@ -84,8 +80,9 @@ impl Waits {
     /// Notes that there was no need to wait; after many such, streams.
     #[inline]
     pub(super) fn succeeded(&self, word: &AtomicU32) {
-        if self.waiter.succeeded() && barrier::is_demandable() {
-            self.waiter.stream(word);
+        let waiter = self.sleeper.waiter();
+        if waiter.succeeded() && barrier::is_demandable() {
+            waiter.stream(word);
         }
     }
 
@@ -166,43 +163,58 @@ impl Waits {
         deadline: Option<Instant>,
         look: &mut impl FnMut(Look) -> Option<T>,
     ) -> Option<T> {
-        let Place { endpoint, line, word } = place;
-        if self.waiter.is_streaming() {
-            self.waiter.leave_streaming(word);
-            if !barrier::demand() {
-                // Nobody can be sure that ringers know: sleep shortly, this once, and look again.
-                self.hear(place, soon(deadline));
-                return None;
-            }
-        }
-        if self.stray_bell.replace(false) {
-            self.note(place, line.clear());
-        }
-        endpoint.set_asleep(self.half, true);
-        self.waiter.arm(word);
-        let found = look(Look::Thorough);
-        let heard = if found.is_none() { self.hear(place, deadline) } else { Heard::Nothing };
-        let bell_due = self.waiter.disarm(word);
-        endpoint.set_asleep(self.half, false);
-        self.stray_bell.set(bell_due && heard != Heard::Bell);
-        found
+        let bed = LineBed { waits: self, place, deadline };
+        let asleep = place.endpoint.asleep();
+        self.sleeper.sleep(&bed, asleep, place.word, || look(Look::Thorough))
+    }
+}
+
+/// The line as a place to sleep.
+struct LineBed<'a> {
+    waits: &'a Waits,
+    place: Place<'a>,
+    deadline: Option<Instant>,
+}
+
+impl LineBed<'_> {
+    fn hear(&self, deadline: Option<Instant>) -> bool {
+        let Place { endpoint, line, .. } = self.place;
+        let half = self.waits.sleeper.half();
+        self.waits.sleeps.set(self.waits.sleeps.get() + 1);
+        let deadline = if endpoint.is_deaf() { soon(deadline) } else { deadline };
+        let heard = line.wait(endpoint.kick_of(half), deadline);
+        endpoint.clear_kick(half);
+        self.note(heard)
     }
 
-    fn hear(&self, place: Place<'_>, deadline: Option<Instant>) -> Heard {
-        self.sleeps.set(self.sleeps.get() + 1);
-        let deadline = if place.endpoint.is_deaf() { soon(deadline) } else { deadline };
-        let heard = place.line.wait(place.endpoint.kick_of(self.half), deadline);
-        place.endpoint.clear_kick(self.half);
-        self.note(place, heard);
-        heard
+    /// Whether it was a bell.
+    fn note(&self, heard: Heard) -> bool {
+        if heard == Heard::HungUp {
+            self.place.endpoint.note_hang_up();
+        }
+        heard == Heard::Bell
+    }
+}
+
+impl Bed for LineBed<'_> {
+    fn barrier(&self) -> bool {
+        barrier::demand()
     }
 
-    fn note(&self, place: Place<'_>, heard: Heard) {
-        match heard {
-            Heard::Bell => place.endpoint.pass_on(self.half),
-            Heard::HungUp => place.endpoint.note_hang_up(),
-            Heard::Nothing => {}
-        }
+    fn wait(&self) -> bool {
+        self.hear(self.deadline)
+    }
+
+    fn wait_shortly(&self) -> bool {
+        self.hear(soon(self.deadline))
+    }
+
+    fn clear(&self) {
+        self.note(self.place.line.clear());
+    }
+
+    fn kick(&self, half: Half) {
+        self.place.endpoint.kick(half);
     }
 }
 

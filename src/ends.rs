@@ -1,0 +1,93 @@
+//! How the two ends of a channel stand, as one process knows it: what it did to its own end, and what
+//! it knows of the other.
+
+use crate::epoch::{self, Epoch, State};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+
+const OPEN: u32 = 0;
+const CLOSED: u32 = 1;
+const VIOLATED: u32 = 2;
+
+/// How an end came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Its holder said so.
+    Closed,
+    /// The line hung up while somebody held it.
+    Died,
+    /// The line hung up while nobody held it.
+    Lost,
+    /// The other side of whoever says this broke the protocol.
+    Violated,
+}
+
+/// Shared by the halves of a port and its closers.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// Whether the own end was closed, and why: `OPEN`, `CLOSED` or `VIOLATED`.
+    own: AtomicU32,
+    /// Whether the line was seen to hang up.
+    hung_up: AtomicBool,
+}
+
+impl Ends {
+    pub(crate) fn new() -> Self {
+        Self { own: AtomicU32::new(OPEN), hung_up: AtomicBool::new(false) }
+    }
+
+    /// How the own end was closed, if it was.
+    #[inline]
+    pub(crate) fn own(&self) -> Option<End> {
+        // Relaxed: says only that no more is to be done; whoever waits is woken through the line. A
+        // poster asks after the fence or the `Streaming` of its wake-up: see `close`.
+        match self.own.load(Ordering::Relaxed) {
+            OPEN => None,
+            VIOLATED => Some(End::Violated),
+            _ => Some(End::Closed),
+        }
+    }
+
+    /// How the other end is gone, if it is. `epoch` is that end's word.
+    #[inline]
+    pub(crate) fn peer(&self, epoch: &AtomicU64) -> Option<End> {
+        // HANGUP: Acquire pairs with the Release in `note_hang_up`, so that the epoch is read after
+        // the hang-up: a side that closes writes its epoch first.
+        let hung_up = self.hung_up.load(Ordering::Acquire);
+        match epoch::look(epoch) {
+            State::Open if hung_up => Some(End::Died),
+            State::InTransit if hung_up => Some(End::Lost),
+            State::Open | State::InTransit => None,
+            State::Closed => Some(End::Closed),
+            State::Broken => Some(End::Violated),
+        }
+    }
+
+    /// Notes that the line was seen to hang up.
+    pub(crate) fn note_hang_up(&self) {
+        // HANGUP: pairs with the Acquire in `peer`.
+        self.hung_up.store(true, Ordering::Release);
+    }
+
+    /// Closes the own end, held since `held`, while others may be posting on it: afterwards no post
+    /// reports success. `barrier` reaches the posters of this process that do not fence by themselves
+    /// ([`crate::wake`], W3).
+    pub(crate) fn close(
+        &self,
+        epoch: &AtomicU64,
+        held: Epoch,
+        violated: bool,
+        barrier: impl FnOnce(),
+    ) {
+        let end = if violated { VIOLATED } else { CLOSED };
+        // Relaxed: what follows orders it. A poster publishes, fences and asks `own`; we store here,
+        // fence and write the epoch. Either it sees this and reports no success, or whoever sees the
+        // epoch sees what it published.
+        if self.own.compare_exchange(OPEN, end, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        // END: pairs with the fence in `must_ring`.
+        fence(Ordering::SeqCst);
+        barrier();
+        epoch::close(epoch, held);
+    }
+}

@@ -1,0 +1,86 @@
+//! One sleep of a half: leave `Streaming`, arm, look again, sleep on the line, pass bells on.
+//!
+//! Everything that can lose a wake-up is in this order of steps; what a line *is* stays outside, so
+//! that the steps are modelled as they are.
+
+use std::cell::Cell;
+
+use crate::halves::{Asleep, Half};
+use crate::sync::AtomicU32;
+use crate::wake::Waiter;
+
+/// Where a half sleeps: its line, the kick of the other half, and the clock.
+pub(crate) trait Bed {
+    /// Puts a fence into every registered ringer; false if that cannot be had.
+    fn barrier(&self) -> bool;
+    /// Sleeps until a bell, a kick, the end of the line or of the time. True if it took a bell.
+    fn wait(&self) -> bool;
+    /// As [`wait`](Self::wait), for at most so long as a store may stay unseen without a barrier.
+    fn wait_shortly(&self) -> bool;
+    /// Takes all bells that lie on the line.
+    fn clear(&self);
+    /// Wakes the other half.
+    fn kick(&self, half: Half);
+}
+
+/// One half's way of sleeping.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    half: Half,
+    waiter: Waiter,
+    /// A bell was rung for a sleep that did not happen; it still lies on the line.
+    stray_bell: Cell<bool>,
+}
+
+impl Sleeper {
+    pub(crate) fn new(half: Half) -> Self {
+        Self { half, waiter: Waiter::default(), stray_bell: Cell::new(false) }
+    }
+
+    pub(crate) fn half(&self) -> Half {
+        self.half
+    }
+
+    pub(crate) fn waiter(&self) -> &Waiter {
+        &self.waiter
+    }
+
+    /// Looks, and sleeps once if there is nothing. `None` is "look again".
+    pub(crate) fn sleep<T>(
+        &self,
+        bed: &impl Bed,
+        asleep: &Asleep,
+        word: &AtomicU32,
+        look: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        if self.waiter.is_streaming() {
+            self.waiter.leave_streaming(word);
+            if !bed.barrier() {
+                // Nobody can be sure that ringers know: sleep shortly, this once, and look again.
+                self.pass_on(bed, asleep, bed.wait_shortly());
+                return None;
+            }
+        }
+        if self.stray_bell.replace(false) {
+            bed.clear();
+            // Bells for the other half may have lain there too.
+            self.pass_on(bed, asleep, true);
+        }
+        asleep.set(self.half, true);
+        self.waiter.arm(word);
+        let found = look();
+        let took_bell = found.is_none() && bed.wait();
+        self.pass_on(bed, asleep, took_bell);
+        let bell_due = self.waiter.disarm(word);
+        asleep.set(self.half, false);
+        self.stray_bell.set(bell_due && !took_bell);
+        found
+    }
+
+    /// A bell that this half took may have been meant for the other.
+    fn pass_on(&self, bed: &impl Bed, asleep: &Asleep, took_bell: bool) {
+        if took_bell && let Some(other) = asleep.must_kick(self.half) {
+            bed.kick(other);
+        }
+    }
+}
