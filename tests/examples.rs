@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,9 +32,11 @@ impl Ran {
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = env::temp_dir().join(format!("zeroport-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let folder = env::temp_dir().join(format!("zeroport-examples-{process}-{number}"));
+        fs::create_dir(&folder).unwrap();
         Self(folder)
     }
 
@@ -88,7 +91,7 @@ fn run(command: &mut Command, folder: &Folder) -> Ran {
 }
 
 fn run_example(example: &str, arguments: &[&OsStr]) -> Ran {
-    let folder = Folder::new(&format!("output-{example}-{}", arguments.len()));
+    let folder = Folder::new();
     run(Command::new(binary(example)).args(arguments), &folder)
 }
 
@@ -166,7 +169,7 @@ fn a_child_that_no_program_started_says_so() {
 
 #[test]
 fn the_worker_counts_as_wc_does() {
-    let folder = Folder::new("counts");
+    let folder = Folder::new();
     // `wc` differs from version to version about words without a printable character: none here.
     let spaces = b"one\ttwo\x0bthree\x0cfour\rfive six\n\n  \n".as_slice();
     let binary: Vec<u8> = (0..100_000_u32).map(|n| (n * 37) as u8).collect();
@@ -193,7 +196,7 @@ fn the_worker_counts_as_wc_does() {
 /// More files than may wait for an answer, and than fit into the ring of answers.
 #[test]
 fn the_worker_takes_any_number_of_files() {
-    let folder = Folder::new("many");
+    let folder = Folder::new();
     let files = [folder.file("empty", b""), folder.file("short", b"a few words\n")];
     let files: Vec<&OsStr> =
         files.iter().map(|file| file.as_os_str()).cycle().take(3_000).collect();
@@ -203,7 +206,7 @@ fn the_worker_takes_any_number_of_files() {
 
 #[test]
 fn an_empty_file_is_enough() {
-    let folder = Folder::new("empty");
+    let folder = Folder::new();
     let ran = run_example("worker", &[folder.file("empty", b"").as_os_str()]);
     let lines = ran.lines();
     assert_eq!(rows(&lines).last().unwrap(), "0 0 0 total");
@@ -230,7 +233,7 @@ fn without_files_the_worker_counts_our_own_sources() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
-    let folder = Folder::new("unreadable");
+    let folder = Folder::new();
     let good = folder.file("good", b"good\n");
     let missing = folder.0.join("missing");
     for bad in [missing.as_path(), folder.0.as_path()] {
