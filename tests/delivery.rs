@@ -87,7 +87,7 @@ in_all_ways!(values_arrive_as_posted, ask_questions, answer_questions);
 
 fn question(number: u64) -> Question {
     let words = (0..number % 7).map(|word| format!("word {word} of {number}")).collect();
-    Question { number, words, hint: (number % 3 == 0).then(|| "three".into()) }
+    Question { number, words, hint: number.is_multiple_of(3).then(|| "three".into()) }
 }
 
 fn ask_questions(port: MessagePort) {
