@@ -2,12 +2,17 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::num::NonZeroUsize;
 
-use rkyv::api::high::{HighSerializer, HighValidator, access as rkyv_access};
+use rkyv::api::access_with_context;
+use rkyv::api::high::{HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{self, Source, Trace};
 use rkyv::ser::allocator::{Arena, ArenaHandle};
 use rkyv::ser::{Positional, Writer};
+use rkyv::validation::Validator;
+use rkyv::validation::archive::ArchiveValidator;
+use rkyv::validation::shared::SharedValidator;
 use rkyv::{Archive, Portable, Serialize};
 
 use crate::error::DecodeError;
@@ -23,7 +28,9 @@ impl<T: Tagged + for<'a> Serialize<Encoder<'a>>> Postable for T {}
 /// A value that can be read in place: its type declares a name, and its archived form can be
 /// validated.
 ///
-/// Implemented for every [`Tagged`] type with `#[derive(rkyv::Archive)]`.
+/// Implemented for every [`Tagged`] type with `#[derive(rkyv::Archive)]`. A value of a recursive type
+/// may be nested up to 256 levels deep; what is deeper is refused, so that no one can overflow the
+/// reader's stack.
 pub trait Readable:
     Tagged + Archive<Archived: Portable + for<'a> CheckBytes<HighValidator<'a, rancor::Error>>>
 {
@@ -137,10 +144,63 @@ impl Sink for Count {
     }
 }
 
+/// How many levels deep a value may be nested.
+///
+/// The validator follows them by recursion: without a limit, a recursive type and eight bytes for
+/// each level would let the other side overflow the reader's stack.
+const MAX_LEVELS: usize = 256;
+
+/// [`MAX_LEVELS`] as rkyv counts: from the archive itself down to zero.
+const MAX_DEPTH: Option<NonZeroUsize> = NonZeroUsize::new(MAX_LEVELS + 2);
+
 /// Validates bytes as the archive of a `T`. The bytes start at a multiple of 16.
 #[inline]
 pub(crate) fn access<T: Readable>(bytes: &[u8]) -> Result<&T::Archived, DecodeError> {
     const { assert!(align_of::<T::Archived>() <= 16, "payloads are aligned to 16 bytes") };
-    rkyv_access::<T::Archived, rancor::Error>(bytes)
+    let archive = ArchiveValidator::with_max_depth(bytes, MAX_DEPTH);
+    let mut validator = Validator::new(archive, SharedValidator::new());
+    access_with_context::<T::Archived, _, rancor::Error>(bytes, &mut validator)
         .map_err(|error| DecodeError::Invalid(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rkyv::util::AlignedVec;
+    use rkyv::validation::ArchiveContext;
+
+    use super::*;
+
+    #[derive(Archive)]
+    #[rkyv(bytecheck(bounds(__C: ArchiveContext, __C::Error: Source)))]
+    struct Tree {
+        #[rkyv(omit_bounds)]
+        _branches: Vec<Tree>,
+    }
+
+    impl Tagged for Tree {
+        const NAME: &'static str = "test.Tree";
+    }
+
+    /// A tree without forks, by hand: each level is the offset of its one branch, and their number.
+    fn tree(depth: usize) -> AlignedVec {
+        let mut bytes = AlignedVec::new();
+        bytes.extend_from_slice(&[0; 8]);
+        for _ in 1..depth {
+            bytes.extend_from_slice(&(-8i32).to_le_bytes());
+            bytes.extend_from_slice(&1u32.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_value_may_be_nested_deeply_but_not_without_end() {
+        for depth in [1, 2, MAX_LEVELS] {
+            assert!(access::<Tree>(&tree(depth)).is_ok(), "{depth} deep");
+        }
+        for depth in [MAX_LEVELS + 1, 1 << 20] {
+            let bytes = tree(depth);
+            let refused = access::<Tree>(&bytes);
+            assert!(matches!(refused, Err(DecodeError::Invalid(_))), "{depth} deep");
+        }
+    }
 }
