@@ -295,7 +295,8 @@ impl MessagePort {
         self.receiver.recv_timeout(timeout).inspect_err(|error| self.ended(error))
     }
 
-    /// The messages that are there, one by one, without waiting. Their room goes back to the poster
+    /// The messages that are there, one by one, without waiting; at most one ring full of them, so
+    /// that it ends also while the other side goes on posting. Their room goes back to the poster
     /// in large pieces, at the latest when the iterator is dropped. It ends at the end of the channel
     /// too; [`recv`](Self::recv) then says why.
     ///

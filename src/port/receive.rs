@@ -81,7 +81,7 @@ impl Receiver {
     /// The messages that are there now. See [`MessagePort::drain`](crate::MessagePort::drain).
     pub fn drain(&self) -> Drain<'_> {
         self.draining.set(true);
-        Drain { receiver: self }
+        Drain { receiver: self, end: self.ring.position() + self.ring.capacity() }
     }
 
     /// How the other end is. See [`MessagePort::peer_state`](crate::MessagePort::peer_state).
@@ -252,6 +252,8 @@ impl Receiver {
 #[derive(Debug)]
 pub struct Drain<'p> {
     receiver: &'p Receiver,
+    /// No message that was there at the beginning lies beyond.
+    end: u64,
 }
 
 impl<'p> Iterator for Drain<'p> {
@@ -259,6 +261,9 @@ impl<'p> Iterator for Drain<'p> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
+        if self.receiver.ring.position() >= self.end {
+            return None;
+        }
         self.receiver.try_recv().ok()
     }
 }

@@ -63,6 +63,15 @@ impl<M: Memory> Consumer<M> {
         &self.memory
     }
 
+    /// Where the next record will be.
+    pub(crate) fn position(&self) -> u64 {
+        self.read.get()
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.cursor.capacity()
+    }
+
     /// The next record, if one is published. Takes nothing.
     #[inline]
     pub(crate) fn peek(&self) -> Result<Option<Record>, Broken> {
