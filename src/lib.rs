@@ -1,5 +1,9 @@
 //! Message ports for native programs: entangled pairs, in shared memory, between processes.
 //!
+//! A [`MessageChannel`] is two entangled ports; what is posted on one is received on the other, also
+//! when the other is in a child process. Messages wait until somebody listens, and after the last one
+//! a port tells why its channel ended, be it that the process at the other end was killed.
+//!
 //! ```
 //! use zeroport::MessageChannel;
 //!
@@ -8,10 +12,104 @@
 //! assert_eq!(port2.recv()?.bytes(), b"hello");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Where to start
+//!
+//! * [`spawn`] starts a child process with a port, [`parent_port`] is the child's end;
+//!   [`MessageChannel::new`] makes both ends here, for two threads. [`ChannelOptions`] sets
+//!   capacities, [trust](Trust) and [waiting](WaitStrategy) for either way.
+//! * [`MessagePort`] has all the verbs: posting, receiving, closing. Its page is the reference for
+//!   [`Sender`] and [`Receiver`], too.
+//! * [`Message`] is what was received: bytes, plain data or a value, where it lies.
+//!
+//! # Payloads
+//!
+//! | payload | posted by | read by | needs |
+//! |---|---|---|---|
+//! | bytes | [`post_bytes`](MessagePort::post_bytes) | [`bytes`](Message::bytes) | nothing |
+//! | plain data: structs of numbers without padding | [`post_pod`](MessagePort::post_pod), [`post_pod_slice`](MessagePort::post_pod_slice) | [`pod`](Message::pod), [`pod_slice`](Message::pod_slice) | [`Tagged`], and bytemuck's `Pod` |
+#![cfg_attr(
+    feature = "rkyv",
+    doc = "| values: strings, vectors, enums, … | [`post`](MessagePort::post) | [`get`](Message::get) | [`Tagged`], and rkyv's `Archive` and `Serialize` |"
+)]
+#![cfg_attr(
+    not(feature = "rkyv"),
+    doc = "| values: strings, vectors, enums, … | `post` | `get` | the feature `rkyv` |"
+)]
+//! | whatever is written in place | [`reserve`](MessagePort::reserve), [`Loan::publish`] | as it was tagged | nothing |
+//!
+//! All of them carry a [tag](Tagged) of their type. Reading as another type is an error, as are bytes
+//! that are not a valid value; either costs that message only.
+//!
+//! # Order and waiting
+//!
+//! * Messages of one port arrive once, whole, and in the order of their posts, whatever their kind.
+//!   Between two channels no order is promised.
+//! * A post returns when its message is visible to the other side; it never waits for the other side
+//!   to run, only for room: `post` as long as it takes, `try_post` not at all, `post_timeout` so
+//!   long. Two sides that post and never receive wait for each other.
+//! * [`recv`](MessagePort::recv) waits, [`try_recv`](MessagePort::try_recv) does not,
+//!   [`recv_timeout`](MessagePort::recv_timeout) so long; [`drain`](MessagePort::drain) takes what is
+//!   there. Signals do not end a wait.
+//! * How they wait is the port's [`WaitStrategy`]. There are no hidden threads.
+//!
+//! # The end
+//!
+//! [`close`](MessagePort::close), drop, and the end of the process all close a port. The other end
+//! first receives what had been posted, then [`RecvError::Closed`] with its [`CloseReason`], once and
+//! for ever; [`peer_state`](MessagePort::peer_state) knows it at once. A process that is stopped is
+//! not dead.
+//!
+//! # Errors
+//!
+//! Each verb has an error of its own, which says what happened, with the number and the limit, and
+//! what to do: [`OpenError`], [`SpawnError`], [`ParentPortError`] ([`AttachError`] inside),
+//! [`PostError`] ([`BatchError`] around it), [`RecvError`], [`DecodeError`]. A failed post has posted
+//! nothing, and what was to be posted is still the caller's. All are `Send + Sync + 'static`.
+//!
+//! # Threads
+//!
+//! A port serves one thread at a time; [`MessagePort::split`] makes two halves for two threads.
+//!
+//! | type | `Send` | `Sync` | |
+//! |---|---|---|---|
+//! | [`MessageChannel`], [`MessagePort`], [`Sender`], [`Receiver`] | yes | no | may move to another thread |
+//! | [`Closer`] | yes | yes | closes from any thread; `Clone` |
+//! | [`Message`], [`Loan`], [`Drain`] | no | no | stay with their port |
+//! | [`ChannelOptions`], [`Trust`], [`WaitStrategy`], [`PeerState`], [`CloseReason`] | yes | yes | plain values |
+//! | all errors | yes | yes | |
+#![cfg_attr(
+    feature = "rkyv",
+    doc = "| [`EncodeWriter`], [`Encoder`] | no | no | live for one serialisation |"
+)]
+//!
+//! # Trust
+//!
+//! On a [`Trusted`](Trust::Trusted) channel, the default, payloads are validated and then read in
+//! shared memory: all its holders must be our own processes. On an
+//! [`Untrusted`](Trust::Untrusted) one they are copied, then validated: a hostile other side can send
+//! nonsense and end the channel, no more. Positions, lengths and tags are checked in either case; who
+//! breaks the protocol is reported as [`Violated`](CloseReason::Violated).
+//!
+//! # Features
+//!
+//! | feature | default | gives |
+//! |---|---|---|
+//! | `rkyv` | yes | values: `post`, `Message::get`. Without it: bytes and plain data |
+//!
+//! # Platform
+//!
+//! 64-bit little-endian Linux, 4.14 or newer; some later features of the kernel are used where it
+//! has them. Rust 1.88 or newer.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("zeroport needs 64-bit little-endian Linux");
+
+/// The code in README.md, run with the other examples.
+#[cfg(all(doctest, feature = "rkyv"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 // In the order of their layers: each uses only those above it (ci/layers holds them to it).
 mod sync;

@@ -32,7 +32,10 @@ use super::{
 ///
 /// | verb | payload | tag |
 /// |---|---|---|
-/// | [`post`](Self::post) | an rkyv value, serialised straight into the ring | by name |
+#[cfg_attr(
+    feature = "rkyv",
+    doc = "| [`post`](Self::post) | an rkyv value, serialised straight into the ring | by name |"
+)]
 /// | [`post_pod`](Self::post_pod), [`post_pod_slice`](Self::post_pod_slice) | plain data | by name, size, alignment |
 /// | [`post_bytes`](Self::post_bytes) | bytes | none |
 /// | [`reserve`](Self::reserve) | whatever is written into the loan | as published |
