@@ -25,6 +25,8 @@
 /// validated whatever its tag says.
 ///
 /// ```
+/// # #[cfg(feature = "rkyv")]
+/// # mod with_rkyv {
 /// use zeroport::Tagged;
 ///
 /// #[derive(rkyv::Archive, rkyv::Serialize)]
@@ -35,6 +37,7 @@
 /// impl Tagged for Question {
 ///     const NAME: &'static str = "demo.Question";
 /// }
+/// # }
 /// ```
 pub trait Tagged {
     /// The name of the type on the wire.
@@ -62,6 +65,7 @@ pub const fn tag_of_plain_data(name: &str, size: u64, align: u64) -> u32 {
     never_untagged(fnv1a(fnv1a(hash, &size.to_le_bytes()), &align.to_le_bytes()))
 }
 
+#[cfg_attr(not(feature = "rkyv"), allow(dead_code))]
 pub(crate) const fn value_tag<T: Tagged>() -> u32 {
     const { tag_of_name(T::NAME) }
 }

@@ -95,6 +95,7 @@ impl<M: Memory> Producer<M> {
 
     /// Claims what is free in one piece where the poster stands, without looking at the other side:
     /// for a payload whose length is known only once it is written. May be too little.
+    #[cfg_attr(not(feature = "rkyv"), allow(dead_code))]
     #[inline]
     pub(crate) fn reserve_rest(&self) -> Option<Reservation> {
         let next = self.next.get();
