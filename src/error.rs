@@ -106,6 +106,21 @@ impl AttachError {
 }
 
 /// Why nothing was posted. Whatever was to be posted was borrowed and is still the caller's.
+///
+/// ```
+/// use zeroport::{MessageChannel, PostError};
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// let half = vec![0; port1.max_payload()];
+/// while port1.try_post_bytes(&half).is_ok() {}
+/// assert!(matches!(port1.try_post_bytes(&half), Err(PostError::Full { .. })));
+/// port2.drain().for_each(drop); // makes room
+/// port1.try_post_bytes(&half)?;
+///
+/// let more = vec![0; port1.max_payload() + 1];
+/// assert!(matches!(port1.post_bytes(&more), Err(PostError::TooLarge { max: 32_736, .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
@@ -158,6 +173,18 @@ fn capacity_for(len: u64) -> u64 {
 }
 
 /// Why there is no message.
+///
+/// ```
+/// use std::time::Duration;
+/// use zeroport::{CloseReason, MessageChannel, RecvError};
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// assert_eq!(port2.try_recv().unwrap_err(), RecvError::Empty);
+/// assert_eq!(port2.recv_timeout(Duration::from_millis(1)).unwrap_err(), RecvError::Empty);
+/// drop(port1);
+/// assert_eq!(port2.recv().unwrap_err(), RecvError::Closed(CloseReason::Closed));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecvError {
@@ -173,6 +200,17 @@ pub enum RecvError {
 }
 
 /// Why a message cannot be read as the type that was asked for. It costs that message only.
+///
+/// ```
+/// use zeroport::{DecodeError, MessageChannel};
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// port1.post_pod(&1_u32)?;
+/// let message = port2.recv()?;
+/// assert!(matches!(message.pod::<f32>(), Err(DecodeError::WrongType { .. })));
+/// assert_eq!(message.pod::<u32>()?, &1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {

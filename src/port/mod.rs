@@ -26,6 +26,16 @@ use crate::error::CloseReason;
 use hold::Hold;
 
 /// Whom a port faces, and so how it reads what the other side writes.
+///
+/// ```
+/// use zeroport::{ChannelOptions, MessageChannel, Trust};
+///
+/// // The verbs are the same; only what they do inside differs.
+/// let MessageChannel { port1, port2 } = ChannelOptions::new().trust(Trust::Untrusted).open()?;
+/// port1.post_bytes(b"who are you?")?;
+/// assert_eq!(port2.recv()?.bytes(), b"who are you?");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Trust {
@@ -38,6 +48,19 @@ pub enum Trust {
 }
 
 /// How the other end of a channel is, whatever is still to be received from it.
+///
+/// ```
+/// use zeroport::{CloseReason, MessageChannel, PeerState, RecvError};
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// assert_eq!(port2.peer_state(), PeerState::Open);
+/// port1.post_bytes(b"last words")?;
+/// port1.close();
+/// assert_eq!(port2.peer_state(), PeerState::Closed(CloseReason::Closed)); // at once
+/// assert_eq!(port2.recv()?.bytes(), b"last words");
+/// assert_eq!(port2.recv().unwrap_err(), RecvError::Closed(CloseReason::Closed)); // in its turn
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerState {

@@ -28,6 +28,22 @@ pub(super) const UNTAGGED: u32 = 0;
 ///
 /// Made by [`MessagePort::split`](crate::MessagePort::split). The port closes when both halves are
 /// gone, or when either is closed explicitly.
+///
+/// ```
+/// use zeroport::{MessageChannel, MessagePort};
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// let (sender, receiver) = port1.split();
+/// let posting = std::thread::spawn(move || sender.post_bytes(b"from there").map(|()| sender));
+/// port2.post_bytes(b"to here")?;
+/// assert_eq!(receiver.recv()?.bytes(), b"to here");
+/// assert_eq!(port2.recv()?.bytes(), b"from there");
+///
+/// let sender = posting.join().unwrap()?;
+/// let port1 = MessagePort::join(sender, receiver).expect("they are of one port");
+/// port1.close();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Sender {
     ring: Producer<Region>,
