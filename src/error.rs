@@ -247,6 +247,10 @@ pub enum SpawnError {
     Start(#[source] io::Error),
 }
 
+/// The environment variable that names the child's end of the line: `spawn` sets it, `parent_port`
+/// reads it.
+pub(crate) const PARENT_VARIABLE: &str = "ZEROPORT_PARENT";
+
 /// Why there is no port to the parent.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
@@ -255,7 +259,7 @@ pub enum ParentPortError {
     #[error(
         "the parent process gave no port ({variable} is not set): start this program with \
          `zeroport::spawn`",
-        variable = crate::spawn::VARIABLE
+        variable = PARENT_VARIABLE
     )]
     NoParent,
     /// The variable is there, but what it names is no line with a port: it may be inherited from a
@@ -263,7 +267,7 @@ pub enum ParentPortError {
     #[error(
         "the port that {variable}={value} names is not there: it belongs to another process, or \
          `parent_port` was called before",
-        variable = crate::spawn::VARIABLE
+        variable = PARENT_VARIABLE
     )]
     Gone {
         /// The value of the variable.

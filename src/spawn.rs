@@ -19,15 +19,13 @@ use rustix::net::{
 };
 
 use crate::epoch::{self, Epoch};
-use crate::error::{AttachError, ParentPortError, SpawnError};
+use crate::error::{AttachError, PARENT_VARIABLE, ParentPortError, SpawnError};
 use crate::fork::ForkSafeFd;
 use crate::layout::{MAGIC, Side, VERSION};
 use crate::line::Line;
 use crate::port::{ChannelOptions, MessagePort};
 use crate::segment::Segment;
 
-/// The environment variable that names the child's end of the line.
-pub(crate) const VARIABLE: &str = "ZEROPORT_PARENT";
 /// The lowest number that no standard stream uses.
 const FIRST_FREE_FD: RawFd = 3;
 
@@ -92,7 +90,7 @@ pub(crate) fn spawn_with(
     let inode =
         rustix::fs::fstat(inherited).map_err(|error| SpawnError::Start(error.into()))?.st_ino;
     let number = inherited.as_raw_fd();
-    command.env(VARIABLE, format!("{number}:{inode}"));
+    command.env(PARENT_VARIABLE, format!("{number}:{inode}"));
     let keep = move || {
         // SAFETY: P1: runs in the forked child, where the at-fork handler has left this line open.
         let line = unsafe { BorrowedFd::borrow_raw(number) };
@@ -146,7 +144,7 @@ fn welcome(line: BorrowedFd<'_>, segment: &Segment, epoch: Epoch) -> io::Result<
 /// if the port was taken before, [`ParentPortError::Attach`] if the parent speaks another version.
 pub fn parent_port() -> Result<MessagePort, ParentPortError> {
     static TAKING: Mutex<()> = Mutex::new(());
-    let value = std::env::var(VARIABLE).map_err(|_| ParentPortError::NoParent)?;
+    let value = std::env::var(PARENT_VARIABLE).map_err(|_| ParentPortError::NoParent)?;
     let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let gone = || ParentPortError::Gone { value: value.clone() };
     let number = inherited_line(&value).ok_or_else(gone)?;
