@@ -17,38 +17,57 @@ fn main() {
     run_far_end();
     // `cargo bench -- --test` and `cargo test --benches` only want to see that it works.
     let quick = std::env::args().any(|arg| arg == "--test");
-    let reps = if quick { 1 } else { 21 };
-    let scale = if quick { 1000 } else { 1 };
+    let only: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let run = Run { reps: if quick { 1 } else { 21 }, scale: if quick { 50 } else { 1 }, only };
 
-    println!(
-        "{:<46}{:>12}{:>12}{:>24}",
-        "pair (ours / theirs)", "ours", "theirs", "ratio (min … max)"
-    );
-    let streams = pair(reps, 2_000_000 / scale, &mut Stream::new(), &mut Rtrb::new());
-    streams.print("stream 64 B, M msg/s / rtrb in threads", rate);
-    let spin = pair(reps, 200_000 / scale, &mut RoundTrip::new("spin"), &mut CacheLine::new());
-    spin.print("round trip spinning, ns / cache line", nanos);
-    let mut sleeping = RoundTrip::new("sleep");
-    let steps = 5_000 / scale.min(50);
-    let sleep = pair(reps, steps, &mut sleeping, &mut Seqpacket::new());
-    sleep.print("round trip sleeping, ns / bare seqpacket", nanos);
-    let trips = (reps + 1) * steps;
-    println!("  of {trips} sleeping round trips, this end slept in {}", sleeping.sleeps());
+    println!("{:<44}{:>10}{:>10}{:>26}", "ours / theirs", "ours", "theirs", "ratio (min … max)");
+    run.pair("stream: 64 B, M msg/s / rtrb in threads", rate, 1_000_000, || {
+        (Stream::new(), Rtrb::new())
+    });
+    run.pair("spin: 64 B round trip, ns / cache line", nanos, 100_000, || {
+        (RoundTrip::new("spin"), CacheLine::new())
+    });
+    run.pair("sleep: 64 B round trip, ns / bare seqpacket", nanos, 5_000, || {
+        (RoundTrip::new("sleep"), Seqpacket::new())
+    });
+}
+
+struct Run {
+    reps: u64,
+    scale: u64,
+    only: Vec<String>,
+}
+
+impl Run {
+    /// Measures both cases by turns and prints a line; one turn of each goes before, unmeasured.
+    fn pair<O: Case, T: Case>(
+        &self,
+        name: &str,
+        unit: fn(f64) -> f64,
+        steps: u64,
+        cases: impl FnOnce() -> (O, T),
+    ) {
+        if !self.only.is_empty() && !self.only.iter().any(|word| name.starts_with(word.as_str())) {
+            return;
+        }
+        let steps = steps / self.scale;
+        let (mut ours, mut theirs) = cases();
+        let per_step = |time: Duration| time.as_nanos() as f64 / steps as f64;
+        ours.run(steps);
+        theirs.run(steps);
+        let (our, their) = (0..self.reps)
+            .map(|_| (per_step(ours.run(steps)), per_step(theirs.run(steps))))
+            .unzip();
+        Pair { ours: our, theirs: their }.print(name, unit);
+        if let Some(sleeps) = ours.sleeps() {
+            println!("  {sleeps} sleeps at this end in {} steps", (self.reps + 1) * steps);
+        }
+    }
 }
 
 struct Pair {
     ours: Vec<f64>,
     theirs: Vec<f64>,
-}
-
-/// Nanoseconds a step, by turns; one turn of each goes before, unmeasured.
-fn pair(reps: u64, steps: u64, ours: &mut dyn Case, theirs: &mut dyn Case) -> Pair {
-    let per_step = |time: Duration| time.as_nanos() as f64 / steps as f64;
-    ours.run(steps);
-    theirs.run(steps);
-    let (ours, theirs) =
-        (0..reps).map(|_| (per_step(ours.run(steps)), per_step(theirs.run(steps)))).unzip();
-    Pair { ours, theirs }
 }
 
 fn rate(nanos: f64) -> f64 {
@@ -66,7 +85,7 @@ impl Pair {
         let (ratio, min, max) = spread(ratios.collect());
         let (ours, ..) = spread(self.ours.iter().map(|x| unit(*x)).collect());
         let (theirs, ..) = spread(self.theirs.iter().map(|x| unit(*x)).collect());
-        println!("{name:<46}{ours:>12.1}{theirs:>12.1}{ratio:>10.2} ({min:.2} … {max:.2})");
+        println!("{name:<44}{ours:>10.1}{theirs:>10.1}{ratio:>12.2} ({min:.2} … {max:.2})");
     }
 }
 

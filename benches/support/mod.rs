@@ -17,6 +17,11 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 pub trait Case {
     /// Runs so many steps (messages, round trips) and says how long they took.
     fn run(&mut self, steps: u64) -> Duration;
+
+    /// How often the near end slept since it was made, where that is of interest.
+    fn sleeps(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Bytes of the payload in all cases that do not say otherwise, as words.

@@ -68,31 +68,31 @@ impl Endpoint {
     }
 
     /// The words that this side owns.
-    #[inline]
+    #[inline(always)]
     pub(super) fn own(&self) -> &SideWords {
         self.side.of(&self.segment.header().sides)
     }
 
     /// The words that the other side owns.
-    #[inline]
+    #[inline(always)]
     pub(super) fn peer(&self) -> &SideWords {
         self.side.other().of(&self.segment.header().sides)
     }
 
     /// False for the copy that a fork makes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_original(&self) -> bool {
         self.mark.is_original()
     }
 
     /// Why this end was closed, if it was.
-    #[inline]
+    #[inline(always)]
     pub(super) fn own_end(&self) -> Option<CloseReason> {
         self.ends.own().map(reason)
     }
 
     /// Why the other end is gone, if it is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn peer_end(&self) -> Option<CloseReason> {
         self.ends.peer(&self.peer().epoch).map(reason)
     }

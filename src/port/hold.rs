@@ -54,7 +54,7 @@ impl Hold {
     }
 
     /// Called after a change that the other side may be waiting for. `word` is the other side's.
-    #[inline]
+    #[inline(always)]
     pub(super) fn notify(&self, word: &AtomicU32) {
         let registered = barrier::is_registered();
         if wake::must_ring(word, registered) {
@@ -79,8 +79,11 @@ impl Hold {
         &self,
         word: &AtomicU32,
         deadline: Option<Instant>,
-        look: impl FnMut(Look) -> Option<T>,
+        mut look: impl FnMut(Look) -> Option<T>,
     ) -> Option<T> {
+        if let Some(found) = self.waits.glance(&mut look) {
+            return Some(found);
+        }
         let line = self.line()?;
         self.waits.wait(Place { endpoint: &self.endpoint, line: &line, word }, deadline, look)
     }

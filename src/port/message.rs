@@ -1,5 +1,7 @@
 //! A received message: a view of its payload, and the room that goes back when it is dropped.
 
+use std::fmt;
+
 use bytemuck::AnyBitPattern;
 
 use crate::error::DecodeError;
@@ -27,65 +29,65 @@ use super::receive::Receiver;
 /// assert_eq!(message.bytes(), b"ping");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
 pub struct Message<'p> {
     receiver: &'p Receiver,
-    from: u64,
-    to: u64,
-    tag: u32,
-    payload: Payload<'p>,
+    record: Record,
+    /// The payload, if it does not lie in the ring.
+    copy: Option<Box<PrivateCopy>>,
 }
 
-/// Where the bytes of a message are.
-#[derive(Debug)]
-pub(super) enum Payload<'p> {
-    InPlace(&'p [u8]),
-    /// A private copy: `len` bytes that start `skip` words into the vector.
-    Copied {
-        words: Vec<u64>,
-        skip: usize,
-        len: usize,
-    },
+/// The payload of a message on an untrusted port, in memory that nobody else can write.
+#[derive(Debug, Default)]
+pub(super) struct PrivateCopy {
+    words: Vec<u64>,
+    /// Words before the payload, so that it starts at a multiple of 16 bytes.
+    skip: usize,
+    len: usize,
 }
 
-impl Payload<'_> {
-    /// Has the words of a payload filled in, at a multiple of 16 bytes.
-    pub(super) fn copied(mut words: Vec<u64>, len: usize, fill: impl FnOnce(&mut [u64])) -> Self {
-        let skip = usize::from(!words.as_ptr().addr().is_multiple_of(16));
-        if let Some(into) = words.get_mut(skip..skip + len.div_ceil(8)) {
+impl PrivateCopy {
+    /// Has the words of a payload of `len` bytes filled in.
+    pub(super) fn fill(&mut self, len: u32, fill: impl FnOnce(&mut [u64])) {
+        self.len = len as usize;
+        let words = self.len.div_ceil(8);
+        self.words.clear();
+        self.words.resize(words + 1, 0);
+        self.skip = usize::from(!self.words.as_ptr().addr().is_multiple_of(16));
+        if let Some(into) = self.words.get_mut(self.skip..self.skip + words) {
             fill(into);
         }
-        Self::Copied { words, skip, len }
     }
 
-    #[inline]
+    #[inline(always)]
     fn bytes(&self) -> &[u8] {
-        match self {
-            Self::InPlace(bytes) => bytes,
-            Self::Copied { words, skip, len } => {
-                bytemuck::cast_slice(words).get(8 * skip..8 * skip + len).unwrap_or_default()
-            }
-        }
+        let start = 8 * self.skip;
+        bytemuck::cast_slice(&self.words).get(start..start + self.len).unwrap_or_default()
     }
 }
 
 impl<'p> Message<'p> {
-    #[inline]
-    pub(super) fn new(receiver: &'p Receiver, record: Record, payload: Payload<'p>) -> Self {
-        let Record { from, to, tag, .. } = record;
-        Self { receiver, from, to, tag, payload }
+    #[inline(always)]
+    pub(super) fn new(
+        receiver: &'p Receiver,
+        record: Record,
+        copy: Option<Box<PrivateCopy>>,
+    ) -> Self {
+        Self { receiver, record, copy }
     }
 
     /// The payload, whatever its type.
-    #[inline]
+    #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
-        self.payload.bytes()
+        match &self.copy {
+            None => self.receiver.payload(self.record.payload_offset, self.record.payload_len),
+            Some(copy) => copy.bytes(),
+        }
     }
 
     /// The type tag: 0 for bytes, else what [`tag_of_name`](crate::tag_of_name) or
     /// [`tag_of_plain_data`](crate::tag_of_plain_data) gives for the poster's type.
     pub fn tag(&self) -> u32 {
-        self.tag
+        self.record.tag
     }
 
     /// The payload as one value of plain data, in place.
@@ -132,10 +134,10 @@ impl<'p> Message<'p> {
 
     #[inline]
     fn expect_tag(&self, expected: u32) -> Result<(), DecodeError> {
-        if self.tag != expected {
-            return Err(DecodeError::WrongType { expected, found: self.tag });
+        match self.record.tag {
+            found if found == expected => Ok(()),
+            found => Err(DecodeError::WrongType { expected, found }),
         }
-        Ok(())
     }
 
     #[cold]
@@ -145,11 +147,18 @@ impl<'p> Message<'p> {
 }
 
 impl Drop for Message<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        self.receiver.release(self.from, self.to);
-        if let Payload::Copied { words, .. } = &mut self.payload {
-            self.receiver.reuse(std::mem::take(words));
+        self.receiver.release(self.record.from, self.record.to);
+        if let Some(copy) = self.copy.take() {
+            self.receiver.reuse(copy);
         }
+    }
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tag, len) = (self.tag(), self.bytes().len());
+        f.debug_struct("Message").field("tag", &tag).field("len", &len).finish_non_exhaustive()
     }
 }

@@ -198,7 +198,7 @@ impl Sender {
         self.hold.endpoint.trust() == Trust::Trusted
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn post_raw(
         &self,
         bytes: &[u8],
@@ -220,7 +220,7 @@ impl Sender {
     }
 
     /// What forbids to post at all.
-    #[inline]
+    #[inline(always)]
     pub(super) fn check(&self) -> Result<(), PostError> {
         let endpoint = &self.hold.endpoint;
         if !endpoint.is_original() {
@@ -233,7 +233,7 @@ impl Sender {
     }
 
     /// Makes the caller the one who writes into free room.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_turn(&self) -> Result<(), PostError> {
         if self.loaned.get() {
             return Err(PostError::Busy);
@@ -248,7 +248,7 @@ impl Sender {
     }
 
     /// Claims room for exactly `len` bytes, waiting for it if need be.
-    #[inline]
+    #[inline(always)]
     pub(super) fn reserve_room(
         &self,
         len: u64,
@@ -304,7 +304,7 @@ impl Sender {
     }
 
     /// Makes a message of a reservation and wakes the reader.
-    #[inline]
+    #[inline(always)]
     pub(super) fn publish(
         &self,
         reservation: Reservation,
@@ -320,7 +320,7 @@ impl Sender {
     }
 
     /// Wakes the reader; tells if this end was closed before the message was certain to be seen.
-    #[inline]
+    #[inline(always)]
     fn after_publish(&self) -> Result<(), PostError> {
         self.hold.notify(&self.hold.endpoint.peer().message_wake);
         match self.hold.endpoint.own_end() {

@@ -7,16 +7,20 @@ use std::time::{Duration, Instant};
 use crate::error::{CloseReason, RecvError};
 use crate::halves::Half;
 use crate::line::Line;
-use crate::ring::{Consumer, Record};
+use crate::ring::{Consumer, Found, Record};
 use crate::segment::Region;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, spin_loop};
 use crate::wake;
 
 use super::endpoint::Endpoint;
 use super::hold::Hold;
-use super::message::{Message, Payload};
+use super::message::{Message, PrivateCopy};
 use super::wait::{Look, WaitStrategy};
 use super::{Closer, PeerState, Trust};
+
+/// Bytes read without a wait that make a burst, and how long to pause at its end.
+const BURST: u64 = 512;
+const BURST_PAUSES: u32 = 8;
 
 /// The receiving half of a [`MessagePort`](crate::MessagePort), for a thread of its own.
 ///
@@ -30,8 +34,10 @@ pub struct Receiver {
     reported: Cell<Option<CloseReason>>,
     /// Whether room goes back in one piece at the end of a [`Drain`].
     draining: Cell<bool>,
+    /// Where it stood when it last had to wait.
+    waited_at: Cell<u64>,
     /// Private memory for the next message of an untrusted port.
-    spare: RefCell<Vec<u64>>,
+    spare: RefCell<Option<Box<PrivateCopy>>>,
 }
 
 impl Receiver {
@@ -47,6 +53,7 @@ impl Receiver {
             hold: Hold::new(Half::Receiver, endpoint, line, strategy),
             reported: Cell::new(None),
             draining: Cell::new(false),
+            waited_at: Cell::new(read),
             spare: RefCell::default(),
         }
     }
@@ -56,26 +63,23 @@ impl Receiver {
     }
 
     /// Waits for the next message. See [`MessagePort::recv`](crate::MessagePort::recv).
-    #[inline]
+    #[inline(always)]
     pub fn recv(&self) -> Result<Message<'_>, RecvError> {
-        self.receive(None)
+        self.receive(|receiver| receiver.wait(None))
     }
 
     /// Takes the next message if there is one. See
     /// [`MessagePort::try_recv`](crate::MessagePort::try_recv).
-    #[inline]
+    #[inline(always)]
     pub fn try_recv(&self) -> Result<Message<'_>, RecvError> {
-        self.check()?;
-        match self.peek() {
-            Some(found) => self.hand_out(found?),
-            None => self.try_recv_thoroughly(),
-        }
+        self.receive(Self::look_once)
     }
 
     /// Waits at most so long. See
     /// [`MessagePort::recv_timeout`](crate::MessagePort::recv_timeout).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Message<'_>, RecvError> {
-        self.receive(Instant::now().checked_add(timeout))
+        let deadline = Instant::now().checked_add(timeout);
+        self.receive(|receiver| receiver.wait(deadline))
     }
 
     /// The messages that are there now. See [`MessagePort::drain`](crate::MessagePort::drain).
@@ -109,17 +113,22 @@ impl Receiver {
         Closer::new(&self.hold)
     }
 
-    #[inline]
-    fn receive(&self, deadline: Option<Instant>) -> Result<Message<'_>, RecvError> {
+    /// Hands out the next message; where there is none yet, the one that `otherwise` gets.
+    #[inline(always)]
+    fn receive(
+        &self,
+        otherwise: impl FnOnce(&Self) -> Result<Record, RecvError>,
+    ) -> Result<Message<'_>, RecvError> {
         self.check()?;
-        match self.peek() {
-            Some(found) => self.hand_out(found?),
-            None => self.wait(deadline),
-        }
+        let record = match self.ring.peek() {
+            Found::Record(record) => record,
+            Found::Nothing | Found::Broken => otherwise(self)?,
+        };
+        Ok(self.hand_out(record))
     }
 
-    /// What forbids even to look: this handle is a copy, or this end is closed.
-    #[inline]
+    /// What forbids even to look: this handle is a copy, or the end was reported, or is our own.
+    #[inline(always)]
     fn check(&self) -> Result<(), RecvError> {
         if !self.hold.endpoint.is_original() {
             return Err(RecvError::Detached);
@@ -133,18 +142,9 @@ impl Receiver {
         }
     }
 
-    #[inline]
-    fn peek(&self) -> Option<Result<Record, RecvError>> {
-        match self.ring.peek() {
-            Ok(Some(record)) => Some(Ok(record)),
-            Ok(None) => None,
-            Err(_) => Some(Err(self.violated())),
-        }
-    }
-
-    /// As [`peek`](Self::peek), and tells the end of the channel: only after the last message.
+    /// Looks at the ring; a thorough look tells the end of the channel: only after the last message.
     fn look(&self, how: Look) -> Option<Result<Record, RecvError>> {
-        let found = self.peek();
+        let found = self.found();
         if found.is_some() || how == Look::Quick {
             return found;
         }
@@ -153,50 +153,63 @@ impl Receiver {
         }
         let reason = self.hold.endpoint.peer_end()?;
         // All that the other side published, it published before it was gone.
-        Some(self.peek().unwrap_or_else(|| Err(self.report(reason))))
+        Some(self.found().unwrap_or_else(|| Err(self.report(reason))))
+    }
+
+    fn found(&self) -> Option<Result<Record, RecvError>> {
+        match self.ring.peek() {
+            Found::Nothing => None,
+            Found::Record(record) => Some(Ok(record)),
+            Found::Broken => Some(Err(self.violated())),
+        }
     }
 
     #[cold]
-    fn try_recv_thoroughly(&self) -> Result<Message<'_>, RecvError> {
+    fn look_once(&self) -> Result<Record, RecvError> {
         self.hold.look_at_line();
-        match self.look(Look::Thorough) {
-            Some(found) => self.hand_out(found?),
-            None => Err(RecvError::Empty),
+        self.look(Look::Thorough).unwrap_or(Err(RecvError::Empty))
+    }
+
+    /// At the end of a burst, leaves the poster alone for a moment: a reader that polls the very line
+    /// that is being written takes it away from the poster at every store.
+    fn let_poster_run_ahead(&self) {
+        let read = self.ring.position();
+        if read - self.waited_at.replace(read) > BURST {
+            for _ in 0..BURST_PAUSES {
+                spin_loop();
+            }
         }
     }
 
     #[cold]
-    fn wait(&self, deadline: Option<Instant>) -> Result<Message<'_>, RecvError> {
+    fn wait(&self, deadline: Option<Instant>) -> Result<Record, RecvError> {
+        self.let_poster_run_ahead();
         let word = &self.hold.endpoint.own().message_wake;
-        match self.hold.wait(word, deadline, |how| self.look(how)) {
-            Some(found) => self.hand_out(found?),
-            None => Err(RecvError::Empty),
-        }
+        self.hold.wait(word, deadline, |how| self.look(how)).unwrap_or(Err(RecvError::Empty))
     }
 
-    #[inline]
-    fn hand_out(&self, record: Record) -> Result<Message<'_>, RecvError> {
-        self.ring.take(&record);
+    #[inline(always)]
+    fn hand_out(&self, record: Record) -> Message<'_> {
+        self.ring.take(record.to);
         self.hold.waits.succeeded(&self.hold.endpoint.own().message_wake);
-        let payload = match self.hold.endpoint.trust() {
-            Trust::Trusted => Payload::InPlace(
-                self.ring.memory().published(record.payload_offset, record.payload_len),
-            ),
-            Trust::Untrusted => self.copy_out(&record),
+        let copy = match self.hold.endpoint.trust() {
+            Trust::Trusted => None,
+            Trust::Untrusted => Some(self.copy_out(record.payload_offset, record.payload_len)),
         };
-        Ok(Message::new(self, record, payload))
+        Message::new(self, record, copy)
     }
 
     #[cold]
-    fn copy_out(&self, record: &Record) -> Payload<'_> {
-        let len = record.payload_len as usize;
-        let mut words = self.spare.take();
-        words.clear();
-        // Two spare words let the payload start 16-aligned wherever the vector lies.
-        words.resize(len.div_ceil(8) + 1, 0);
-        Payload::copied(words, len, |into| {
-            self.ring.memory().copy_out(record.payload_offset, into);
-        })
+    fn copy_out(&self, offset: u64, len: u32) -> Box<PrivateCopy> {
+        let mut copy = self.spare.take().unwrap_or_default();
+        copy.fill(len, |into| self.ring.memory().copy_out(offset, into));
+        copy
+    }
+
+    /// The payload of a record that is held, on a trusted port.
+    #[inline(always)]
+    pub(super) fn payload(&self, offset: u64, len: u32) -> &[u8] {
+        self.ring.memory().published(offset, len)
     }
 
     /// Gives a message's room back, now or with a later one.
@@ -219,8 +232,9 @@ impl Receiver {
     }
 
     /// Takes back the private memory of a message.
-    pub(super) fn reuse(&self, words: Vec<u64>) {
-        self.spare.replace(words);
+    #[cold]
+    pub(super) fn reuse(&self, copy: Box<PrivateCopy>) {
+        self.spare.replace(Some(copy));
     }
 
     fn stop_draining(&self) {
@@ -233,8 +247,7 @@ impl Receiver {
 
     #[cold]
     fn violated(&self) -> RecvError {
-        let reason = self.hold.violated();
-        self.report(reason)
+        self.report(self.hold.violated())
     }
 
     /// Reports the end: the first reason is the one that stays.

@@ -33,8 +33,9 @@ pub(super) enum Look {
     Thorough,
 }
 
-const SPIN_MAX: Duration = Duration::from_micros(50);
-const SPIN_MIN: Duration = Duration::from_nanos(500);
+/// Bounds of what an adaptive wait spins, in nanoseconds.
+const SPIN_MAX: u32 = 50_000;
+const SPIN_MIN: u32 = 500;
 /// Quick looks between two thorough ones.
 const QUICK_LOOKS: u32 = 64;
 /// How often a side that does not sleep asks the kernel whether the other lives.
@@ -45,7 +46,8 @@ const LINE_LOOK: Duration = Duration::from_millis(1);
 pub(super) struct Waits {
     strategy: Cell<WaitStrategy>,
     sleeper: Sleeper,
-    spin: Cell<Duration>,
+    /// What an adaptive wait spins at most, in nanoseconds.
+    spin: Cell<u32>,
     line_look: Cell<Option<Instant>>,
     sleeps: Cell<u64>,
 }
@@ -86,6 +88,24 @@ impl Waits {
         }
     }
 
+    /// A few quick looks, before anything that takes time: what is about to come is found at once.
+    #[inline]
+    pub(super) fn glance<T>(&self, mut look: impl FnMut(Look) -> Option<T>) -> Option<T> {
+        let worth_it = match self.strategy.get() {
+            WaitStrategy::Spin => true,
+            WaitStrategy::Adaptive => self.spin.get() > SPIN_MIN,
+            WaitStrategy::Sleep => false,
+        };
+        for _ in 0..if worth_it { QUICK_LOOKS } else { 0 } {
+            let found = look(Look::Quick);
+            if found.is_some() {
+                return found;
+            }
+            spin_loop();
+        }
+        None
+    }
+
     /// Looks until it finds something or the time is up (`None`).
     pub(super) fn wait<T>(
         &self,
@@ -124,7 +144,7 @@ impl Waits {
     ) -> Option<T> {
         let limit = match self.strategy.get() {
             WaitStrategy::Spin => None,
-            WaitStrategy::Adaptive => Some(self.spin.get()),
+            WaitStrategy::Adaptive => Some(Duration::from_nanos(self.spin.get().into())),
             WaitStrategy::Sleep => return None,
         };
         let start = Instant::now();

@@ -11,6 +11,9 @@ use crate::sync::Ordering;
 /// The part of the capacity that a reader may owe a streaming poster: one in so many.
 pub(crate) const BATCH_SHARE: u64 = 8;
 
+/// How far ahead of itself a reader asks for the lines of a stream.
+const PREFETCH: u64 = 512;
+
 /// A published record, found and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
@@ -26,9 +29,16 @@ pub(crate) struct Record {
     pub(crate) tag: u32,
 }
 
-/// The other side broke the ring's protocol.
+/// What a look at the ring finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Broken;
+pub(crate) enum Found {
+    /// Nothing is published yet.
+    Nothing,
+    /// The next record.
+    Record(Record),
+    /// The other side broke the ring's protocol.
+    Broken,
+}
 
 /// The reading half of a ring.
 #[derive(Debug)]
@@ -59,6 +69,11 @@ impl<M: Memory> Consumer<M> {
         }
     }
 
+    /// Where the next record will be.
+    pub(crate) fn position(&self) -> u64 {
+        self.read.get()
+    }
+
     pub(crate) fn memory(&self) -> &M {
         &self.memory
     }
@@ -73,29 +88,31 @@ impl<M: Memory> Consumer<M> {
     }
 
     /// The next record, if one is published. Takes nothing.
-    #[inline]
-    pub(crate) fn peek(&self) -> Result<Option<Record>, Broken> {
+    #[inline(always)]
+    pub(crate) fn peek(&self) -> Found {
         let from = self.read.get();
         // PUBLISH: pairs with the Release in `Producer::publish` and `flush`.
         match parse_head(self.memory.word(from).load(Ordering::Acquire)) {
-            Head::Empty => Ok(None),
-            Head::Message { len } => self.check(from, from, len).map(Some),
-            Head::Filler => self.peek_next_lap(from).map(Some),
-            Head::Broken => Err(Broken),
+            Head::Empty => Found::Nothing,
+            Head::Message { len } => self.check(from, from, len),
+            Head::Filler => self.peek_next_lap(from),
+            Head::Broken => Found::Broken,
         }
     }
 
-    /// Moves past a record that [`peek`](Self::peek) found; its bytes stay until it is released.
-    #[inline]
-    pub(crate) fn take(&self, record: &Record) {
-        self.read.set(record.to);
+    /// Moves past a record that [`peek`](Self::peek) found, to its end; its bytes stay until it is
+    /// released.
+    #[inline(always)]
+    pub(crate) fn take(&self, to: u64) {
+        self.read.set(to);
+        self.memory.prefetch(to + PREFETCH);
     }
 
     /// Lets a taken record go, in any order; room goes back in the order of the ring.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release(&self, from: u64, to: u64) {
         if self.held.get() != from {
-            self.early.borrow_mut().push(Reverse((from, to)));
+            self.release_early(from, to);
             return;
         }
         self.held.set(to);
@@ -133,6 +150,12 @@ impl<M: Memory> Consumer<M> {
         self.memory.released().store(held, Ordering::Release);
     }
 
+    #[cold]
+    fn release_early(&self, from: u64, to: u64) {
+        self.early.borrow_mut().push(Reverse((from, to)));
+    }
+
+    #[cold]
     fn collect_early(&self) {
         let mut early = self.early.borrow_mut();
         while let Some(&Reverse((from, to))) = early.peek() {
@@ -146,28 +169,28 @@ impl<M: Memory> Consumer<M> {
 
     /// The record at offset 0, of which the filler at `from` says that it is there (R3).
     #[cold]
-    fn peek_next_lap(&self, from: u64) -> Result<Record, Broken> {
+    fn peek_next_lap(&self, from: u64) -> Found {
         let to_end = self.cursor.to_end(from);
         if to_end == self.cursor.capacity() {
-            return Err(Broken);
+            return Found::Broken;
         }
         let start = from + to_end;
         // Relaxed: written before the filler, whose Acquire has brought it.
         match parse_head(self.memory.word(start).load(Ordering::Relaxed)) {
             Head::Message { len } => self.check(from, start, len),
-            Head::Empty | Head::Filler | Head::Broken => Err(Broken),
+            Head::Empty | Head::Filler | Head::Broken => Found::Broken,
         }
     }
 
-    #[inline]
-    fn check(&self, from: u64, start: u64, payload_len: u32) -> Result<Record, Broken> {
+    #[inline(always)]
+    fn check(&self, from: u64, start: u64, payload_len: u32) -> Found {
         let len = record_len(u64::from(payload_len));
         if u64::from(payload_len) > self.cursor.max_payload() || len > self.cursor.to_end(start) {
-            return Err(Broken);
+            return Found::Broken;
         }
         // Relaxed: written before the head, whose Acquire has brought it.
         let detail = self.memory.word(start + 8).load(Ordering::Relaxed);
-        Ok(Record {
+        Found::Record(Record {
             from,
             to: start + len,
             payload_offset: self.cursor.offset(start) + HEADER_LEN,

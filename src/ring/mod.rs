@@ -39,7 +39,7 @@ mod consumer;
 mod cursor;
 mod producer;
 
-pub(crate) use consumer::{Consumer, Record};
+pub(crate) use consumer::{Consumer, Found, Record};
 pub(crate) use cursor::Cursor;
 pub(crate) use producer::{Producer, Refusal, Reservation};
 
@@ -55,6 +55,8 @@ pub(crate) trait Memory {
     fn capacity(&self) -> u64;
     /// The 8-byte word at `offset`, taken modulo the capacity and rounded down to 8.
     fn word(&self, offset: u64) -> &AtomicU64;
+    /// A hint that the line at `offset` (modulo the capacity) will soon be read.
+    fn prefetch(&self, _offset: u64) {}
     /// The position up to which the reader has given room back.
     fn released(&self) -> &AtomicU64;
 }

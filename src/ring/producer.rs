@@ -76,7 +76,7 @@ impl<M: Memory> Producer<M> {
     }
 
     /// Claims room for a payload of exactly `payload_len` bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn reserve(&self, payload_len: u64) -> Result<Reservation, Refusal> {
         if payload_len > self.cursor.max_payload() {
             return Err(Refusal::TooLarge { max: self.cursor.max_payload() });
@@ -110,7 +110,7 @@ impl<M: Memory> Producer<M> {
     }
 
     /// Makes the first `payload_len` bytes of a reservation a message, visible at once.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(&self, reservation: Reservation, payload_len: u32, tag: u32) {
         let (offset, head) = self.write_headers(&reservation, payload_len, tag);
         // PUBLISH: pairs with the Acquire in `Consumer::peek`; the reader that sees this word sees
@@ -138,7 +138,7 @@ impl<M: Memory> Producer<M> {
     }
 
     /// Writes all of a record's headers but the one that publishes it, which is returned.
-    #[inline]
+    #[inline(always)]
     fn write_headers(&self, reservation: &Reservation, payload_len: u32, tag: u32) -> (u64, u64) {
         debug_assert_eq!(reservation.next, self.next.get(), "R5");
         debug_assert!(u64::from(payload_len) <= reservation.payload_len);
