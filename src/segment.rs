@@ -247,3 +247,165 @@ impl Memory for Region {
         &self.ring.of(&self.segment.header().rings).released
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::pwrite;
+
+    use super::*;
+
+    const CAPACITY: [u64; 2] = [MIN_CAPACITY, 2 * MIN_CAPACITY];
+
+    /// A memfd that begins with `identity`, of any length and with any seals.
+    fn forge(identity: Identity, len: u64, seals: SealFlags) -> OwnedFd {
+        let memfd = make_memfd().unwrap();
+        ftruncate(&memfd, len).unwrap();
+        pwrite(&memfd, bytemuck::bytes_of(&identity), 0).unwrap();
+        ftruncate(&memfd, len).unwrap();
+        fcntl_add_seals(&memfd, seals).unwrap();
+        memfd
+    }
+
+    fn honest() -> Identity {
+        Identity::new(CAPACITY)
+    }
+
+    fn attach(identity: Identity) -> Result<Segment, AttachError> {
+        Segment::attach(forge(identity, Identity::segment_len(CAPACITY), SEALS))
+    }
+
+    fn refusal(attached: Result<Segment, AttachError>) -> AttachError {
+        attached.map(drop).unwrap_err()
+    }
+
+    #[test]
+    fn what_was_created_can_be_attached() {
+        let created = Segment::create(CAPACITY).unwrap();
+        let memfd = created.memfd().try_clone_to_owned().unwrap();
+        let attached = Segment::attach(memfd).unwrap();
+        assert_eq!(attached.capacity, CAPACITY);
+        // One memory: what is written here is read there.
+        created.header().rings[1].released.store(7, Ordering::Relaxed);
+        assert_eq!(attached.header().rings[1].released.load(Ordering::Relaxed), 7);
+        assert!(attach(honest()).is_ok());
+    }
+
+    #[test]
+    fn a_segment_can_neither_shrink_nor_grow_nor_be_unsealed() {
+        let segment = Segment::create(CAPACITY).unwrap();
+        for len in [0, HEADER_LEN, Identity::segment_len(CAPACITY) + 1] {
+            assert_eq!(ftruncate(segment.memfd(), len), Err(Errno::PERM));
+        }
+        assert_eq!(fcntl_add_seals(segment.memfd(), SealFlags::WRITE), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn each_missing_seal_is_refused() {
+        let len = Identity::segment_len(CAPACITY);
+        let shrink_and_grow = SealFlags::SHRINK.union(SealFlags::GROW);
+        for seals in [SealFlags::empty(), SealFlags::SHRINK, SealFlags::GROW, shrink_and_grow] {
+            let error = refusal(Segment::attach(forge(honest(), len, seals)));
+            assert!(matches!(error, AttachError::NotSealed), "{seals:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_memfd_is_refused() {
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        assert!(matches!(refusal(Segment::attach(file.into())), AttachError::NotSealed));
+    }
+
+    #[test]
+    fn memory_that_is_no_segment_is_refused() {
+        let mut identity = honest();
+        identity.magic = *b"ZEROPORD";
+        assert!(matches!(refusal(attach(identity)), AttachError::NotASegment));
+        let zeros = bytemuck::Zeroable::zeroed();
+        assert!(matches!(refusal(attach(zeros)), AttachError::NotASegment));
+    }
+
+    #[test]
+    fn another_version_is_refused_and_both_are_named() {
+        for theirs in [VERSION + 1, 0, u32::MAX] {
+            let mut identity = honest();
+            identity.version = theirs;
+            let error = refusal(attach(identity));
+            let text = error.to_string();
+            assert!(
+                matches!(error, AttachError::Version { ours: VERSION, theirs: found } if found == theirs)
+            );
+            assert!(text.contains(&format!("version {theirs}")), "{text}");
+            assert!(text.contains(&format!("version {VERSION}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_features_are_refused_and_both_sides_named() {
+        for bit in 8..64 {
+            let theirs = rkyv_format() | 1 << bit;
+            let mut identity = honest();
+            identity.features = theirs;
+            let error = refusal(attach(identity));
+            let text = error.to_string();
+            assert!(
+                matches!(error, AttachError::Features { theirs: found, .. } if found == theirs)
+            );
+            assert!(text.contains(&format!("{theirs:#x}")), "{text}");
+            assert!(text.contains(&format!("{:#x}", rkyv_format())), "{text}");
+        }
+    }
+
+    #[test]
+    fn another_archive_format_is_refused_but_none_is_not() {
+        let mut identity = honest();
+        identity.features = rkyv_format() ^ 0x8;
+        let differs = attach(identity);
+        // Without rkyv there are no archives to misunderstand.
+        assert_eq!(differs.is_err(), rkyv_format() != 0);
+        identity.features = 0;
+        assert!(attach(identity).is_ok());
+    }
+
+    #[test]
+    fn illegal_capacities_are_refused_and_named() {
+        for illegal in [0, 1, MIN_CAPACITY - 1, MIN_CAPACITY / 2, 3 << 12, 2 * MAX_CAPACITY, !0] {
+            for capacity in [[illegal, MIN_CAPACITY], [MIN_CAPACITY, illegal]] {
+                let mut identity = honest();
+                identity.capacity = capacity;
+                let error = refusal(attach(identity));
+                assert!(matches!(error, AttachError::Capacity { found } if found == capacity));
+                assert!(error.to_string().contains(&illegal.to_string()), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_size_that_the_capacities_do_not_ask_for_is_refused() {
+        let right = Identity::segment_len(CAPACITY);
+        for len in [right - 1, right + 1, right - MIN_CAPACITY, right + MIN_CAPACITY] {
+            let error = refusal(Segment::attach(forge(honest(), len, SEALS)));
+            assert!(
+                matches!(error, AttachError::Size { found, expected: Some(asked) }
+                    if found == len && asked == right),
+                "{error}"
+            );
+        }
+        // Too short for any segment, or for its own header.
+        for len in [0, 64, HEADER_LEN, HEADER_LEN + 2 * MIN_CAPACITY - 1] {
+            let error = refusal(Segment::attach(forge(honest(), len, SEALS)));
+            assert!(matches!(error, AttachError::Size { found, expected: None } if found == len));
+        }
+        let mut identity = honest();
+        identity.header_len = 8192;
+        assert!(matches!(refusal(attach(identity)), AttachError::Size { .. }));
+    }
+
+    #[test]
+    fn only_powers_of_two_from_4_kib_to_1_gib_are_legal() {
+        for shift in 0..64 {
+            let capacity = 1u64 << shift;
+            assert_eq!(is_legal_capacity(capacity), (12..=30).contains(&shift));
+            assert!(shift < 2 || !is_legal_capacity(capacity + 1));
+        }
+    }
+}
