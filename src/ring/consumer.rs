@@ -69,11 +69,6 @@ impl<M: Memory> Consumer<M> {
         }
     }
 
-    /// Where the next record will be.
-    pub(crate) fn position(&self) -> u64 {
-        self.read.get()
-    }
-
     pub(crate) fn memory(&self) -> &M {
         &self.memory
     }
