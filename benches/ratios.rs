@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use support::Case;
 use support::floors::{CacheLine, Rtrb, Seqpacket};
-use support::ports::{RoundTrip, Stream, run_far_end};
+use support::ports::{RoundTrip, Stream, close_seen, death_seen, run_far_end};
 
 fn main() {
     run_far_end();
@@ -30,6 +30,8 @@ fn main() {
     run.pair("sleep: 64 B round trip, ns / bare seqpacket", nanos, 5_000, || {
         (RoundTrip::new("sleep"), Seqpacket::new())
     });
+    run.seen("close: seen by a sleeping reader, µs", close_seen);
+    run.seen("death: SIGKILL seen by a sleeping reader, µs", death_seen);
 }
 
 struct Run {
@@ -47,7 +49,7 @@ impl Run {
         steps: u64,
         cases: impl FnOnce() -> (O, T),
     ) {
-        if !self.only.is_empty() && !self.only.iter().any(|word| name.starts_with(word.as_str())) {
+        if !self.wants(name) {
             return;
         }
         let steps = steps / self.scale;
@@ -86,6 +88,22 @@ impl Pair {
         let (ours, ..) = spread(self.ours.iter().map(|x| unit(*x)).collect());
         let (theirs, ..) = spread(self.theirs.iter().map(|x| unit(*x)).collect());
         println!("{name:<44}{ours:>10.1}{theirs:>10.1}{ratio:>12.2} ({min:.2} … {max:.2})");
+    }
+}
+
+impl Run {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|word| name.starts_with(word.as_str()))
+    }
+
+    /// Measures how soon something is seen, with a fresh process each time.
+    fn seen(&self, name: &str, measure: fn() -> Duration) {
+        if !self.wants(name) {
+            return;
+        }
+        let times = (0..2 * self.reps).map(|_| measure().as_nanos() as f64 / 1e3).collect();
+        let (median, min, max) = spread(times);
+        println!("{name:<44}{median:>10.1}{:>22}({min:.1} … {max:.1})", "");
     }
 }
 

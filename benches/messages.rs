@@ -1,0 +1,54 @@
+//! `cargo bench --bench messages`: streams and round trips between two processes, with their floors
+//! in the same run. For ratios of two cases see `benches/ratios.rs`, which measures them by turns.
+#![allow(missing_docs, unreachable_pub, clippy::expect_used, clippy::panic)]
+#![allow(clippy::indexing_slicing)]
+
+mod support;
+
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput};
+
+use support::Case;
+use support::floors::{CacheLine, Memcpy, Rtrb, Seqpacket};
+use support::ports::{Batches, RoundTrip, Stream, Typed, run_far_end};
+
+fn main() {
+    run_far_end();
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(20)
+        .configure_from_args();
+
+    let mut streams = criterion.benchmark_group("stream");
+    streams.throughput(Throughput::Elements(1));
+    measure(&mut streams, "floor: memcpy 64 B", Memcpy::new);
+    measure(&mut streams, "floor: rtrb 64 B between threads", Rtrb::new);
+    measure(&mut streams, "raw 64 B", Stream::new);
+    measure(&mut streams, "raw 64 B, batches of 64", Batches::new);
+    measure(&mut streams, "typed: id, name, 16 floats", Typed::new);
+    streams.finish();
+
+    let mut trips = criterion.benchmark_group("round trip");
+    measure(&mut trips, "floor: cache line", CacheLine::new);
+    measure(&mut trips, "spin 64 B", || RoundTrip::new("spin"));
+    measure(&mut trips, "floor: seqpacket 64 B", Seqpacket::new);
+    measure(&mut trips, "sleep 64 B", || RoundTrip::new("sleep"));
+    measure(&mut trips, "adaptive 64 B", || RoundTrip::new("adaptive"));
+    trips.finish();
+
+    criterion.final_summary();
+}
+
+/// The case is made when it is measured, and only then: its far end is a process.
+fn measure<C: Case>(
+    group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>,
+    name: &str,
+    make: impl Fn() -> C,
+) {
+    group.bench_function(name, |bencher| {
+        let mut case = make();
+        bencher.iter_custom(|steps| case.run(steps));
+    });
+}
