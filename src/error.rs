@@ -161,7 +161,7 @@ pub enum PostError {
 #[derive(Debug, thiserror::Error)]
 #[error("{posted} messages of the batch were posted, then: {source}")]
 pub struct BatchError {
-    /// Messages that were posted.
+    /// Messages that were certainly posted; 0 if this end was closed before that could be told.
     pub posted: usize,
     /// Why the next one was not.
     pub source: PostError,

@@ -318,27 +318,64 @@ in_all_ways!(
 
 #[test]
 fn room_comes_back_in_the_order_of_posting() {
-    for setup in [Setup::new(), Setup::new().untrusted()] {
-        let MessageChannel { port1, port2 } = setup.capacity(4096).open();
-        let mut posted = 0u64;
-        while port1.try_post_bytes(&pattern(posted, 100)).is_ok() {
-            posted += 1;
-        }
-        let mut held: Vec<_> = (0..posted).map(|_| port2.recv().unwrap()).collect();
-        let full = || matches!(port1.try_post_bytes(&[0; 100]), Err(PostError::Full { len: 100 }));
-        // All but the oldest are dropped, from the youngest on: nothing comes back.
-        while held.len() > 1 {
-            held.pop();
-            assert!(full(), "room behind a message that is still held");
-        }
-        assert_eq!(held[0].bytes(), pattern(0, 100));
-        held.clear();
-        // Then all of it comes back at once.
-        for _ in 0..posted {
-            port1.try_post_bytes(&[0; 100]).unwrap();
-        }
-        assert!(full());
+    let MessageChannel { port1, port2 } = Setup::new().capacity(4096).open();
+    let mut posted = 0u64;
+    while port1.try_post_bytes(&pattern(posted, 100)).is_ok() {
+        posted += 1;
     }
+    let mut held: Vec<_> = (0..posted).map(|_| port2.recv().unwrap()).collect();
+    let full = || matches!(port1.try_post_bytes(&[0; 100]), Err(PostError::Full { len: 100 }));
+    // All but the oldest are dropped, from the youngest on: nothing comes back.
+    while held.len() > 1 {
+        held.pop();
+        assert!(full(), "room behind a message that is still held");
+    }
+    assert_eq!(held[0].bytes(), pattern(0, 100));
+    held.clear();
+    // Then all of it comes back at once.
+    for _ in 0..posted {
+        port1.try_post_bytes(&[0; 100]).unwrap();
+    }
+    assert!(full());
+}
+
+#[test]
+fn a_copied_message_holds_no_room() {
+    let MessageChannel { port1, port2 } = Setup::new().untrusted().capacity(4096).open();
+    let held: Vec<_> = (0..200u64)
+        .map(|number| {
+            port1.try_post_bytes(&pattern(number, 100)).unwrap();
+            port2.recv().unwrap()
+        })
+        .collect();
+    for (number, message) in held.iter().enumerate() {
+        assert_eq!(message.bytes(), pattern(number as u64, 100));
+    }
+}
+
+#[test]
+fn room_that_is_owed_goes_back_before_the_reader_waits() {
+    let MessageChannel { port1, port2 } = Setup::new().capacity(4096).open();
+    // So many posts without a wait that the reader may owe room.
+    for number in 0..1000 {
+        port1.post_bytes(&pattern(number, 100)).unwrap();
+        port2.recv().unwrap();
+    }
+    port1.post_bytes(&[1; 100]).unwrap();
+    port1.post_bytes(&[2; 100]).unwrap();
+    drop(port2.recv().unwrap());
+    let held = port2.recv().unwrap();
+    assert_eq!(port2.try_recv().unwrap_err(), RecvError::Empty);
+    // All of the ring but what is held, and the room of headers.
+    let record = |len: usize| 16 + len.next_multiple_of(16);
+    let mut free = 4096 - record(100) - 16;
+    let mut posted = 0;
+    while port1.try_post_bytes(&[]).is_ok() {
+        posted += 1;
+        free -= record(0);
+    }
+    assert_eq!(free, 0, "{posted} empty messages fitted");
+    assert_eq!(held.bytes(), [2; 100]);
 }
 
 #[test]

@@ -15,7 +15,8 @@ use super::receive::Receiver;
 /// On a trusted port the payload lies where it was posted, in shared memory; its room goes back to
 /// the poster when the message is dropped. Several messages may be held at once, and dropped in any
 /// order; room goes back in the order in which they were posted. A message that is never dropped
-/// (`std::mem::forget`) keeps its room, and all room after it, for ever.
+/// (`std::mem::forget`) keeps its room, and all room after it, for ever. On an untrusted port the
+/// payload is a private copy, and its room has gone back already.
 ///
 /// The payload starts at a multiple of 16 bytes.
 ///
@@ -149,9 +150,9 @@ impl<'p> Message<'p> {
 impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.receiver.release(self.record.from, self.record.to);
-        if let Some(copy) = self.copy.take() {
-            self.receiver.reuse(copy);
+        match self.copy.take() {
+            None => self.receiver.release(self.record.from, self.record.to),
+            Some(copy) => self.receiver.reuse(copy),
         }
     }
 }

@@ -323,6 +323,11 @@ impl Sender {
     #[inline(always)]
     fn after_publish(&self) -> Result<(), PostError> {
         self.hold.notify(&self.hold.endpoint.peer().message_wake);
+        self.own_end()
+    }
+
+    #[inline(always)]
+    fn own_end(&self) -> Result<(), PostError> {
         match self.hold.endpoint.own_end() {
             None => Ok(()),
             Some(reason) => Err(self.at_end(reason)),
@@ -341,13 +346,15 @@ impl Sender {
         messages: I,
         post: impl Fn(I::Item) -> Result<(), PostError>,
     ) -> Result<usize, BatchError> {
-        let outermost = !self.batching.replace(true);
-        let _batch = Batch { sender: self, outermost };
+        let batch = Batch { sender: self, outermost: !self.batching.replace(true) };
         let mut posted = 0;
         for message in messages {
             post(message).map_err(|source| BatchError { posted, source })?;
             posted += 1;
         }
+        drop(batch);
+        // As after every publish: a port that was closed meanwhile makes no promise.
+        self.own_end().map_err(|source| BatchError { posted: 0, source })?;
         Ok(posted)
     }
 

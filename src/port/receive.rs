@@ -166,6 +166,7 @@ impl Receiver {
 
     #[cold]
     fn look_once(&self) -> Result<Record, RecvError> {
+        self.give_back();
         self.hold.look_at_line();
         self.look(Look::Thorough).unwrap_or(Err(RecvError::Empty))
     }
@@ -183,6 +184,8 @@ impl Receiver {
 
     #[cold]
     fn wait(&self, deadline: Option<Instant>) -> Result<Record, RecvError> {
+        // Nobody may wait for room that we owe while we wait for messages.
+        self.give_back();
         self.let_poster_run_ahead();
         let word = &self.hold.endpoint.own().message_wake;
         self.hold.wait(word, deadline, |how| self.look(how)).unwrap_or(Err(RecvError::Empty))
@@ -194,15 +197,19 @@ impl Receiver {
         self.hold.waits.succeeded(&self.hold.endpoint.own().message_wake);
         let copy = match self.hold.endpoint.trust() {
             Trust::Trusted => None,
-            Trust::Untrusted => Some(self.copy_out(record.payload_offset, record.payload_len)),
+            Trust::Untrusted => Some(self.copy_out(record)),
         };
         Message::new(self, record, copy)
     }
 
+    /// Copies a payload to private memory, and gives its room back.
     #[cold]
-    fn copy_out(&self, offset: u64, len: u32) -> Box<PrivateCopy> {
+    fn copy_out(&self, record: Record) -> Box<PrivateCopy> {
         let mut copy = self.spare.take().unwrap_or_default();
-        copy.fill(len, |into| self.ring.memory().copy_out(offset, into));
+        copy.fill(record.payload_len, |into| {
+            self.ring.memory().copy_out(record.payload_offset, into);
+        });
+        self.release(record.from, record.to);
         copy
     }
 
@@ -239,7 +246,14 @@ impl Receiver {
 
     fn stop_draining(&self) {
         self.draining.set(false);
-        if self.ring.owed() > 0 && self.hold.endpoint.is_original() {
+        if self.hold.endpoint.is_original() {
+            self.give_back();
+        }
+    }
+
+    /// Gives back all that is owed.
+    fn give_back(&self) {
+        if self.ring.owed() > 0 {
             self.ring.give_back();
             self.hold.notify(&self.hold.endpoint.peer().room_wake);
         }
