@@ -116,6 +116,10 @@ impl Waits {
         if let Some(found) = self.spin(place, deadline, &mut look) {
             return Some(found);
         }
+        if is_past(deadline) {
+            self.look_at_line(place.endpoint, place.line);
+            return look(Look::Thorough);
+        }
         loop {
             let found = self.sleep(place, deadline, &mut look).or_else(|| look(Look::Thorough));
             if found.is_some() || is_past(deadline) {
