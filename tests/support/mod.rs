@@ -121,6 +121,7 @@ macro_rules! in_all_ways {
     };
     ($name:ident, $setup:expr, $host:expr, $peer:expr $(,)?) => {
         mod $name {
+            #[allow(unused_imports)]
             use super::*;
             use zeroport::WaitStrategy::{Sleep, Spin};
 
@@ -347,6 +348,46 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never came true: {what}");
         thread::sleep(Duration::from_micros(200));
     }
+}
+
+/// A thread that has gone to sleep in the kernel inside `body`, and can be found there again.
+pub(crate) struct Sleeper<T> {
+    pub(crate) thread: thread::JoinHandle<T>,
+    tid: Pid,
+}
+
+/// Runs a body that will wait for something, and returns when it does.
+pub(crate) fn asleep<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Sleeper<T> {
+    let (tell, told) = channel();
+    let thread = thread::spawn(move || {
+        tell.send(rustix::thread::gettid()).expect("somebody who listens");
+        body()
+    });
+    let tid = told.recv().expect("the number of the thread");
+    let sleeper = Sleeper { thread, tid };
+    sleeper.wait_until_asleep();
+    sleeper
+}
+
+impl<T> Sleeper<T> {
+    pub(crate) fn wait_until_asleep(&self) {
+        wait_until("the thread sleeps", || {
+            assert!(!self.thread.is_finished(), "the thread has ended instead of sleeping");
+            is_asleep(self.tid)
+        });
+    }
+
+    pub(crate) fn join(self) -> T {
+        wait_until("the thread has woken and ended", || self.thread.is_finished());
+        self.thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+/// Whether a thread of this process sleeps in the kernel.
+pub(crate) fn is_asleep(tid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
+    // The state follows the name, which stands in parentheses.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
 }
 
 /// Lets this process have as many descriptors as it may ask for; says how many.
