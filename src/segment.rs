@@ -231,18 +231,6 @@ impl Memory for Region {
     }
 
     #[inline]
-    fn prefetch(&self, offset: u64) {
-        let offset = offset & (self.capacity - 1);
-        // SAFETY: S1: `offset` is below the capacity.
-        let ahead = unsafe { self.data.add(offset as usize) };
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint; it reads nothing that the program can see.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(ahead.cast());
-        }
-    }
-
-    #[inline]
     fn released(&self) -> &AtomicU64 {
         &self.ring.of(&self.segment.header().rings).released
     }

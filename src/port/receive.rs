@@ -20,7 +20,7 @@ use super::{Closer, PeerState, Trust};
 
 /// Bytes read without a wait that make a burst, and how long to pause at its end.
 const BURST: u64 = 512;
-const BURST_PAUSES: u32 = 8;
+const BURST_PAUSES: u32 = 16;
 
 /// The receiving half of a [`MessagePort`](crate::MessagePort), for a thread of its own.
 ///
@@ -197,19 +197,20 @@ impl Receiver {
         self.hold.waits.succeeded(&self.hold.endpoint.own().message_wake);
         let copy = match self.hold.endpoint.trust() {
             Trust::Trusted => None,
-            Trust::Untrusted => Some(self.copy_out(record)),
+            Trust::Untrusted => {
+                let copy = self.copy_out(record.payload_offset, record.payload_len);
+                self.release(record.from, record.to);
+                Some(copy)
+            }
         };
         Message::new(self, record, copy)
     }
 
-    /// Copies a payload to private memory, and gives its room back.
+    /// Copies a payload to private memory.
     #[cold]
-    fn copy_out(&self, record: Record) -> Box<PrivateCopy> {
+    fn copy_out(&self, offset: u64, len: u32) -> Box<PrivateCopy> {
         let mut copy = self.spare.take().unwrap_or_default();
-        copy.fill(record.payload_len, |into| {
-            self.ring.memory().copy_out(record.payload_offset, into);
-        });
-        self.release(record.from, record.to);
+        copy.fill(len, |into| self.ring.memory().copy_out(offset, into));
         copy
     }
 

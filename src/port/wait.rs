@@ -36,6 +36,8 @@ pub(super) enum Look {
 /// Bounds of what an adaptive wait spins, in nanoseconds.
 const SPIN_MAX: u32 = 50_000;
 const SPIN_MIN: u32 = 500;
+/// One adaptive wait in so many spins as long as it may.
+const PROBE_EVERY: u32 = 64;
 /// Quick looks between two thorough ones.
 const QUICK_LOOKS: u32 = 64;
 /// How often a side that does not sleep asks the kernel whether the other lives.
@@ -48,6 +50,8 @@ pub(super) struct Waits {
     sleeper: Sleeper,
     /// What an adaptive wait spins at most, in nanoseconds.
     spin: Cell<u32>,
+    /// Counts adaptive waits.
+    probes: Cell<u32>,
     line_look: Cell<Option<Instant>>,
     sleeps: Cell<u64>,
 }
@@ -66,6 +70,7 @@ impl Waits {
             strategy: Cell::new(strategy),
             sleeper: Sleeper::new(half),
             spin: Cell::new(SPIN_MAX),
+            probes: Cell::new(0),
             line_look: Cell::new(None),
             sleeps: Cell::new(0),
         }
@@ -99,6 +104,7 @@ impl Waits {
         for _ in 0..if worth_it { QUICK_LOOKS } else { 0 } {
             let found = look(Look::Quick);
             if found.is_some() {
+                self.learn(true);
                 return found;
             }
             spin_loop();
@@ -148,7 +154,7 @@ impl Waits {
     ) -> Option<T> {
         let limit = match self.strategy.get() {
             WaitStrategy::Spin => None,
-            WaitStrategy::Adaptive => Some(Duration::from_nanos(self.spin.get().into())),
+            WaitStrategy::Adaptive => Some(self.patience()),
             WaitStrategy::Sleep => return None,
         };
         let start = Instant::now();
@@ -172,6 +178,18 @@ impl Waits {
                 return None;
             }
         }
+    }
+
+    /// How long an adaptive wait spins now: what was learnt, but every so often as long as it may.
+    ///
+    /// Without such a probe, two sides that have both learnt to sleep would never find out that
+    /// neither needs to: each is only slow because the other sleeps.
+    fn patience(&self) -> Duration {
+        let probes = self.probes.get().wrapping_add(1);
+        self.probes.set(probes);
+        let is_probe = probes.is_multiple_of(PROBE_EVERY);
+        let nanos = if is_probe { SPIN_MAX } else { self.spin.get() };
+        Duration::from_nanos(nanos.into())
     }
 
     /// Spins longer after a spin that paid, shorter after one that did not.

@@ -11,9 +11,6 @@ use crate::sync::Ordering;
 /// The part of the capacity that a reader may owe a streaming poster: one in so many.
 pub(crate) const BATCH_SHARE: u64 = 8;
 
-/// How far ahead of itself a reader asks for the lines of a stream.
-const PREFETCH: u64 = 512;
-
 /// A published record, found and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
@@ -100,7 +97,6 @@ impl<M: Memory> Consumer<M> {
     #[inline(always)]
     pub(crate) fn take(&self, to: u64) {
         self.read.set(to);
-        self.memory.prefetch(to + PREFETCH);
     }
 
     /// Lets a taken record go, in any order; room goes back in the order of the ring.
