@@ -1,0 +1,138 @@
+//! Conversations that lose a wake-up, if it can be lost: then both sides sleep, and the watchdog of
+//! the test bites.
+//!
+//! A wake-up is lost in a race of some nanoseconds, while a store is on its way. So the payloads have
+//! many cache lines, which the poster's processor must first fetch: they hold the publishing store
+//! back. Bursts are short, and silence comes after each: no later message makes up for a lost bell.
+//! And the poster *hunts*: the reader tells whether it had slept when the last message of a burst
+//! came, and the poster posts the next one a little sooner or later, always about when it goes to sleep.
+#![allow(dead_code)] // each test file uses a part
+#![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::hint::black_box;
+
+use zeroport::{MessagePort, Receiver, Sender, WaitStrategy};
+
+/// Words of a payload of 24 cache lines.
+const LONG: usize = 24 * 64 / 8;
+/// Words of a payload of less than one.
+const SHORT: usize = 4;
+/// After so many messages without a sleep a reader certainly streams.
+const STREAM: usize = 70;
+/// After so many single posts to a reader that streams, a poster is certainly registered.
+const REGISTERED: u64 = 200_000;
+
+const LAST: u64 = 1 << 63;
+
+/// Bursts of both kinds, each the last word of the poster until it is answered.
+pub(crate) fn post_bursts(port: &MessagePort, rounds: u64) {
+    let mut hunt = Hunt::new();
+    for round in 0..rounds {
+        if round % 4 == 3 {
+            // A reader that does not stream, and several long messages in a row.
+            for n in 0..round % 5 {
+                port.post_pod_slice(&[n; LONG]).expect("a reader");
+            }
+        } else {
+            // All at once, so that the reader does not sleep in between, and streams after that.
+            let burst = [[round; SHORT]; STREAM];
+            port.post_all_bytes(burst.iter().map(|words| bytemuck::bytes_of(words)))
+                .expect("a reader");
+        }
+        hunt.delay();
+        port.post_pod_slice(&[LAST | round; LONG]).expect("a reader");
+        let answer = port.recv().expect("an answer");
+        hunt.learn(answer.bytes() == [1]);
+    }
+    port.closer().close();
+}
+
+/// Answers each burst, until the poster closes.
+pub(crate) fn answer_bursts(port: &MessagePort) {
+    let mut sleeps = port.sleeps();
+    while let Ok(message) = port.recv() {
+        let words: &[u64] = bytemuck::cast_slice(message.bytes());
+        assert!(words.iter().all(|word| *word == words[0]), "a torn message");
+        let slept = port.sleeps() != sleeps;
+        sleeps = port.sleeps();
+        if words[0] & LAST != 0 {
+            port.post_bytes(&[u8::from(slept)]).expect("a poster");
+        }
+    }
+}
+
+/// The delay before the last message of a burst, drawn towards the moment when the reader falls asleep.
+struct Hunt {
+    steps: i64,
+    random: u64,
+}
+
+impl Hunt {
+    fn new() -> Self {
+        Self { steps: 1_000, random: 1 }
+    }
+
+    fn delay(&mut self) {
+        // Marsaglia's xorshift: not always the same moment.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let steps = self.steps + (self.random % 256) as i64;
+        for step in 0..steps {
+            black_box(step);
+        }
+    }
+
+    fn learn(&mut self, slept: bool) {
+        self.steps = (self.steps + if slept { -16 } else { 16 }).clamp(0, 1_000_000);
+    }
+}
+
+/// Lets the process of the poster meet a streaming reader until it registers for barriers.
+pub(crate) fn warm_up_poster(port: &MessagePort) {
+    port.set_wait_strategy(WaitStrategy::Spin);
+    for n in 0..REGISTERED {
+        port.post_bytes(&n.to_ne_bytes()).expect("a reader");
+    }
+    assert_eq!(port.recv().expect("the reader's word").bytes(), b"warm");
+}
+
+/// The other side of [`warm_up_poster`].
+pub(crate) fn warm_up_reader(port: &MessagePort) {
+    port.set_wait_strategy(WaitStrategy::Spin);
+    for n in 0..REGISTERED {
+        assert_eq!(port.recv().expect("a poster").bytes(), n.to_ne_bytes());
+    }
+    port.post_bytes(b"warm").expect("a poster");
+}
+
+/// Whether this process is registered for barriers, if the kernel can say so (Linux 6.3).
+pub(crate) fn is_registered() -> Option<bool> {
+    const GET_REGISTRATIONS: i32 = 1 << 9;
+    const REGISTER_GLOBAL_EXPEDITED: i64 = 1 << 2;
+    #[allow(unsafe_code)]
+    // SAFETY: asks a question; touches no memory.
+    let answer = unsafe { libc::syscall(libc::SYS_membarrier, GET_REGISTRATIONS, 0, 0) };
+    (answer >= 0).then_some(answer & REGISTER_GLOBAL_EXPEDITED != 0)
+}
+
+/// Fills a small ring again and again with messages of all lengths: waits for room at every turn.
+pub(crate) fn post_into_little_room(sender: &Sender, count: u64) {
+    for n in 0..count {
+        let len = (n % LONG as u64) as usize;
+        sender.post_pod_slice(&vec![n; 1 + len]).expect("a reader");
+    }
+}
+
+/// Reads [`post_into_little_room`]; dawdles now and then, so that the poster falls asleep.
+pub(crate) fn read_from_little_room(receiver: &Receiver, count: u64) {
+    for n in 0..count {
+        let message = receiver.recv().expect("a poster");
+        let words = message.pod_slice::<u64>().expect("words");
+        assert_eq!(words.len() as u64, 1 + n % LONG as u64);
+        assert!(words.iter().all(|word| *word == n), "a torn message");
+        for step in 0..(n % 64) * (n % 7) * 10 {
+            black_box(step);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Lost wake-ups (hard case 11): for messages, for room, and for the two halves of one port.
+#![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used)]
+
+mod bursts;
+mod ends;
+mod support;
+
+use bursts::{
+    answer_bursts, is_registered, post_bursts, post_into_little_room, read_from_little_room,
+    warm_up_poster, warm_up_reader,
+};
+use support::{Setup, conversation};
+use zeroport::WaitStrategy::{Adaptive, Sleep};
+use zeroport::{MessagePort, WaitStrategy};
+
+fn rounds() -> u64 {
+    if ends::long() { 1_000_000 } else { 30_000 }
+}
+
+const LARGE: Setup = Setup::new().capacity(256 << 10);
+const SMALL: Setup = Setup::new().capacity(4096).strategy(Sleep);
+
+/// A poster that relies on the reader's barrier, as after some time in any stream.
+fn hunt(port: MessagePort, strategy: WaitStrategy) {
+    warm_up_poster(&port);
+    assert_ne!(is_registered(), Some(false));
+    port.set_wait_strategy(strategy);
+    post_bursts(&port, rounds());
+}
+
+fn be_hunted(port: MessagePort, strategy: WaitStrategy) {
+    warm_up_reader(&port);
+    port.set_wait_strategy(strategy);
+    answer_bursts(&port);
+    assert!(port.sleeps() > 0, "never slept");
+}
+
+conversation!(bursts_to_a_sleeper, LARGE, |port| hunt(port, Sleep), |port| be_hunted(port, Sleep));
+conversation!(bursts_to_an_adaptive_reader, LARGE, |port| hunt(port, Adaptive), |port| be_hunted(
+    port, Adaptive
+));
+
+// A poster that is not registered yet fences after every post.
+conversation!(
+    bursts_of_a_newcomer,
+    LARGE.strategy(Sleep),
+    |port| post_bursts(&port, rounds()),
+    |port| answer_bursts(&port),
+);
+
+conversation!(
+    little_room,
+    SMALL,
+    |port| {
+        let (sender, _receiver) = port.split();
+        post_into_little_room(&sender, rounds());
+        assert!(sender.sleeps() > 0, "never waited");
+    },
+    |port| {
+        let (_sender, receiver) = port.split();
+        read_from_little_room(&receiver, rounds());
+    },
+);
+
+/// Both halves of both ports at once: each line has two sleepers at each end, one for messages and one
+/// for room, and every bell is for one of them.
+fn both_halves(port: MessagePort) {
+    let (sender, receiver) = port.split();
+    let count = rounds();
+    std::thread::scope(|scope| {
+        scope.spawn(|| post_into_little_room_of(sender, count));
+        read_from_little_room(&receiver, count);
+    });
+}
+
+fn post_into_little_room_of(sender: zeroport::Sender, count: u64) {
+    post_into_little_room(&sender, count);
+}
+
+conversation!(halves_of_one_port, SMALL, both_halves, both_halves);
+conversation!(halves_that_adapt, SMALL.strategy(Adaptive), both_halves, both_halves);
