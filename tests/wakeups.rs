@@ -5,9 +5,11 @@ mod bursts;
 mod ends;
 mod support;
 
+use std::sync::atomic::AtomicU64;
+
 use bursts::{
-    answer_bursts, is_registered, post_bursts, post_into_little_room, read_from_little_room,
-    warm_up_poster, warm_up_reader,
+    answer_bursts, is_registered, post_at_the_moment, post_bursts, post_into_little_room,
+    read_from_little_room, tell_the_moment, warm_up_poster, warm_up_reader,
 };
 use support::{Setup, conversation};
 use zeroport::WaitStrategy::{Adaptive, Sleep};
@@ -39,6 +41,28 @@ conversation!(bursts_to_a_sleeper, LARGE, |port| hunt(port, Sleep), |port| be_hu
 conversation!(bursts_to_an_adaptive_reader, LARGE, |port| hunt(port, Adaptive), |port| be_hunted(
     port, Adaptive
 ));
+
+/// The last message of each burst comes at the very moment when the reader stops streaming: it has
+/// seen an empty ring, and is about to sleep. A poster that streams does not look whether it does;
+/// what wakes the reader is the barrier that it puts into the poster before its last look.
+#[test]
+fn at_the_moment_of_falling_asleep() {
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    support::with_thread(
+        LARGE,
+        |port| {
+            warm_up_poster(&port);
+            assert_ne!(is_registered(), Some(false));
+            port.set_wait_strategy(Sleep);
+            post_at_the_moment(&port, &TOLD, rounds());
+        },
+        |port| {
+            warm_up_reader(&port);
+            port.set_wait_strategy(Sleep);
+            tell_the_moment(&port, &TOLD);
+        },
+    );
+}
 
 // A poster that is not registered yet fences after every post.
 conversation!(

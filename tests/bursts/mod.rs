@@ -10,6 +10,8 @@
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use zeroport::{MessagePort, Receiver, Sender, WaitStrategy};
 
@@ -22,7 +24,10 @@ const STREAM: usize = 70;
 /// After so many single posts to a reader that streams, a poster is certainly registered.
 const REGISTERED: u64 = 200_000;
 
+/// Marks the last message of a burst.
 const LAST: u64 = 1 << 63;
+/// After so long somebody has slept through a message.
+const STUCK: Duration = Duration::from_secs(15);
 
 /// Bursts of both kinds, each the last word of the poster until it is answered.
 pub(crate) fn post_bursts(port: &MessagePort, rounds: u64) {
@@ -36,12 +41,12 @@ pub(crate) fn post_bursts(port: &MessagePort, rounds: u64) {
         } else {
             // All at once, so that the reader does not sleep in between, and streams after that.
             let burst = [[round; SHORT]; STREAM];
-            port.post_all_bytes(burst.iter().map(|words| bytemuck::bytes_of(words)))
-                .expect("a reader");
+            port.post_all_bytes(burst.iter().map(bytemuck::bytes_of)).expect("a reader");
         }
         hunt.delay();
         port.post_pod_slice(&[LAST | round; LONG]).expect("a reader");
-        let answer = port.recv().expect("an answer");
+        let answer =
+            port.recv_timeout(STUCK).expect("an answer: the reader sleeps through a message");
         hunt.learn(answer.bytes() == [1]);
     }
     port.closer().close();
@@ -73,11 +78,7 @@ impl Hunt {
     }
 
     fn delay(&mut self) {
-        // Marsaglia's xorshift: not always the same moment.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let steps = self.steps + (self.random % 256) as i64;
+        let steps = self.steps + (next_random(&mut self.random) % 256) as i64;
         for step in 0..steps {
             black_box(step);
         }
@@ -86,6 +87,62 @@ impl Hunt {
     fn learn(&mut self, slept: bool) {
         self.steps = (self.steps + if slept { -16 } else { 16 }).clamp(0, 1_000_000);
     }
+}
+
+/// As [`post_bursts`], for a reader in this process that says when it is about to fall asleep, so that
+/// the last message of each burst comes at the very moment.
+pub(crate) fn post_at_the_moment(port: &MessagePort, told: &AtomicU64, rounds: u64) {
+    let mut random = 1;
+    for round in 1..=rounds {
+        let burst = [[round; SHORT]; STREAM];
+        port.post_all_bytes(burst.iter().map(bytemuck::bytes_of)).expect("a reader");
+        // Made before, so that nothing but the copy lies between the moment and the message.
+        let last = [LAST | round; LONG];
+        let steps = next_random(&mut random) % 256;
+        let give_up = Instant::now() + STUCK;
+        while told.load(Ordering::Relaxed) != round {
+            assert!(Instant::now() < give_up, "the reader sleeps though messages wait for it");
+        }
+        for step in 0..steps {
+            black_box(step);
+        }
+        port.post_pod_slice(&last).expect("a reader");
+        assert_eq!(
+            port.recv_timeout(STUCK)
+                .expect("an answer: the reader sleeps through a message")
+                .bytes(),
+            b"answer"
+        );
+    }
+    port.closer().close();
+}
+
+/// The other side of [`post_at_the_moment`].
+pub(crate) fn tell_the_moment(port: &MessagePort, told: &AtomicU64) {
+    let mut in_burst = 0;
+    while let Ok(message) = port.recv() {
+        let words: &[u64] = bytemuck::cast_slice(message.bytes());
+        assert!(words.iter().all(|word| *word == words[0]), "a torn message");
+        let word = words[0];
+        drop(message);
+        if word & LAST != 0 {
+            in_burst = 0;
+            port.post_bytes(b"answer").expect("a poster");
+        } else {
+            in_burst += 1;
+            if in_burst == STREAM {
+                told.store(word, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Marsaglia's xorshift.
+fn next_random(random: &mut u64) -> u64 {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    *random
 }
 
 /// Lets the process of the poster meet a streaming reader until it registers for barriers.

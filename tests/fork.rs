@@ -1,0 +1,251 @@
+//! fork without exec (S-149): the child's copies are useless and harmless, and hide nothing.
+//!
+//! Each test forks in a process of its own.
+#![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used)]
+#![allow(unsafe_code)]
+
+mod ends;
+mod support;
+
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ends::expect_end;
+use rustix::process::{Pid, WaitOptions, waitpid};
+use support::{
+    Setup, alone, be_peer, count_descriptors, is_peer_of, test_name, this_test, wait_until,
+    with_watchdog,
+};
+use zeroport::{CloseReason, MessageChannel, MessagePort, PeerState, PostError, RecvError, spawn};
+
+/// Forks; the child runs `body` and ends.
+fn fork(body: impl FnOnce()) -> Pid {
+    // SAFETY: the child runs `body` on its only thread and then ends without any clean-up. glibc keeps
+    // its allocator usable in such a child.
+    match unsafe { libc::fork() } {
+        0 => {
+            let failed = catch_unwind(AssertUnwindSafe(body)).is_err();
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(i32::from(failed)) }
+        }
+        pid => Pid::from_raw(pid).expect("a child"),
+    }
+}
+
+/// Waits for a forked child, which must not have failed.
+fn expect_success(child: Pid) {
+    let mut status = None;
+    wait_until("the forked child has ended", || {
+        status = waitpid(Some(child), WaitOptions::NOHANG).unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().1.exit_status(), Some(0), "the forked child failed");
+}
+
+fn expect_open(port1: &MessagePort, port2: &MessagePort) {
+    for (from, to) in [(port1, port2), (port2, port1)] {
+        assert_eq!(to.peer_state(), PeerState::Open);
+        from.post_bytes(b"as ever").unwrap();
+        assert_eq!(to.recv().unwrap().bytes(), b"as ever");
+    }
+}
+
+fn expect_detached(port: &MessagePort) {
+    let short = Duration::from_millis(1);
+    assert!(matches!(port.recv(), Err(RecvError::Detached)));
+    assert!(matches!(port.try_recv(), Err(RecvError::Detached)));
+    assert!(matches!(port.recv_timeout(short), Err(RecvError::Detached)));
+    assert_eq!(port.drain().count(), 0);
+    assert!(matches!(port.post_bytes(b"from a copy"), Err(PostError::Detached)));
+    assert!(matches!(port.try_post_bytes(b"from a copy"), Err(PostError::Detached)));
+    assert!(matches!(port.post(&7u32), Err(PostError::Detached)));
+    assert!(matches!(
+        port.post_all_bytes([b"from a copy"]).unwrap_err().source,
+        PostError::Detached
+    ));
+    assert!(matches!(port.reserve(4), Err(PostError::Detached)));
+    assert_ne!(port.peer_state(), PeerState::Open);
+    port.closer().close();
+}
+
+// Use and drop of the copies: the parent's channel notices nothing.
+alone!(copies_are_detached, || with_watchdog(|| {
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    port1.post_bytes(b"unread").unwrap();
+    let child = fork(|| {
+        expect_detached(&port1);
+        expect_detached(&port2);
+    });
+    expect_success(child);
+    assert_eq!(port2.recv().unwrap().bytes(), b"unread");
+    expect_open(&port1, &port2);
+
+    let mut ports = Some((port1, port2));
+    let child = fork(|| drop(ports.take()));
+    expect_success(child);
+    let (port1, port2) = ports.unwrap();
+    expect_open(&port1, &port2);
+
+    let closer = port1.closer();
+    let mut halves = Some(port1.split());
+    let child = fork(|| {
+        let (sender, receiver) = halves.take().unwrap();
+        closer.close();
+        assert!(matches!(sender.post_bytes(b"from a copy"), Err(PostError::Detached)));
+        assert!(matches!(receiver.recv(), Err(RecvError::Detached)));
+        sender.close();
+        receiver.close();
+    });
+    expect_success(child);
+    let (sender, receiver) = halves.unwrap();
+    expect_open(&MessagePort::join(sender, receiver).unwrap(), &port2);
+}));
+
+// What was begun before the fork is the parent's to finish.
+alone!(begun_before_the_fork, || with_watchdog(|| {
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    port1.post_bytes(b"held").unwrap();
+    let mut message = Some(port2.recv().unwrap());
+    let mut loan = Some(port1.reserve(4).unwrap());
+    loan.as_mut().unwrap().copy_from_slice(b"loan");
+    let child = fork(|| {
+        assert!(matches!(loan.take().unwrap().publish(4), Err(PostError::Detached)));
+        assert_eq!(message.take().unwrap().bytes(), b"held");
+    });
+    expect_success(child);
+    assert_eq!(port2.try_recv().map(drop), Err(RecvError::Empty));
+    loan.unwrap().publish(4).unwrap();
+    assert_eq!(port2.recv().unwrap().bytes(), b"loan");
+    assert_eq!(message.unwrap().bytes(), b"held");
+
+    // A batch whose iterator forks: what was staged is the parent's to publish.
+    let posted = port1.post_all_bytes((0..3u8).map(|n| {
+        if n == 1 {
+            let child = fork(|| expect_detached(&port1));
+            expect_success(child);
+            assert_eq!(port2.try_recv().map(drop), Err(RecvError::Empty));
+        }
+        [n]
+    }));
+    assert_eq!(posted.unwrap(), 3);
+    for n in 0..3 {
+        assert_eq!(port2.recv().unwrap().bytes(), [n]);
+    }
+}));
+
+// The child may make channels of its own, and fork again.
+alone!(the_child_has_channels_of_its_own, || with_watchdog(|| {
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    let child = fork(|| {
+        let own = MessageChannel::new().unwrap();
+        expect_open(&own.port1, &own.port2);
+        expect_detached(&port1);
+        let grandchild = fork(|| {
+            expect_detached(&own.port1);
+            expect_detached(&port2);
+            let own = MessageChannel::new().unwrap();
+            expect_open(&own.port1, &own.port2);
+        });
+        expect_success(grandchild);
+        expect_open(&own.port1, &own.port2);
+        drop(own.port1);
+        expect_end(&own.port2, CloseReason::Closed);
+    });
+    expect_success(child);
+    expect_open(&port1, &port2);
+}));
+
+// No line is left open in the child, so nothing of it outlives the parent there.
+alone!(the_child_keeps_no_line, || with_watchdog(|| {
+    let lines = || {
+        let list = std::fs::read_dir("/proc/self/fd").unwrap();
+        let targets = list.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    };
+    let inherited = lines();
+    let channels: Vec<_> = (0..20).map(|_| MessageChannel::new().unwrap()).collect();
+    assert_eq!(lines(), inherited + 40);
+    let mut channels = Some(channels);
+    let child = fork(|| {
+        assert_eq!(lines(), inherited);
+        // Dropping the copies closes no number that somebody else has got meanwhile.
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let before = count_descriptors();
+        drop(channels.take());
+        assert_eq!(lines(), inherited);
+        assert!(count_descriptors() <= before);
+        (&file).read_exact(&mut [0; 4]).unwrap();
+    });
+    expect_success(child);
+    for MessageChannel { port1, port2 } in &channels.unwrap() {
+        expect_open(port1, port2);
+    }
+}));
+
+// The peer forks, its child lives on, and the peer's death is seen all the same.
+#[test]
+fn a_fork_does_not_hide_a_death() {
+    let test = test_name(concat!(module_path!(), "::a_fork_does_not_hide_a_death"));
+    if is_peer_of(test) {
+        be_peer(Setup::new(), |port| {
+            let child = fork(|| {
+                // Until the host closes our input.
+                let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            });
+            port.post_pod(&child.as_raw_nonzero().get()).unwrap();
+            let _ = port.recv();
+        });
+    }
+    with_watchdog(move || {
+        let mut command = this_test(test);
+        command.stdin(Stdio::piped());
+        let (port, mut child) = spawn(command).unwrap();
+        let input = child.stdin.take().unwrap();
+        let forked = *port.recv().unwrap().pod::<i32>().unwrap();
+        child.kill().unwrap();
+        expect_end(&port, CloseReason::PeerDied);
+        child.wait().unwrap();
+        assert!(std::path::Path::new(&format!("/proc/{forked}/exe")).exists(), "it lives on");
+        drop(input);
+    });
+}
+
+// Forks at any moment of other threads' work with ports: no lock is left behind, nothing is lost.
+alone!(forks_among_busy_threads, || with_watchdog(|| {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+                port1.close();
+                expect_end(&port2, CloseReason::Closed);
+            }
+        });
+        let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+        scope.spawn(move || {
+            for n in 0u64.. {
+                if port1.post_bytes(&n.to_ne_bytes()).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut next = 0u64;
+        for _ in 0..100 {
+            let child = fork(|| {
+                expect_detached(&port2);
+                let own = MessageChannel::new().unwrap();
+                expect_open(&own.port1, &own.port2);
+            });
+            for _ in 0..1_000 {
+                assert_eq!(port2.recv().unwrap().bytes(), next.to_ne_bytes());
+                next += 1;
+            }
+            expect_success(child);
+        }
+        drop(port2);
+        stop.store(true, Ordering::Relaxed);
+    });
+}));
