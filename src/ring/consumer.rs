@@ -173,10 +173,15 @@ impl<M: Memory> Consumer<M> {
         }
     }
 
+    /// Checks a record's place: its length, that it ends with its lap at the latest (R3), and that the
+    /// poster had that room: else it has written over what the reader holds (R2).
     #[inline(always)]
     fn check(&self, from: u64, start: u64, payload_len: u32) -> Found {
         let len = record_len(u64::from(payload_len));
-        if u64::from(payload_len) > self.cursor.max_payload() || len > self.cursor.to_end(start) {
+        if u64::from(payload_len) > self.cursor.max_payload()
+            || len > self.cursor.to_end(start)
+            || !self.cursor.is_free(start + len, self.released.get())
+        {
             return Found::Broken;
         }
         // Relaxed: written before the head, whose Acquire has brought it.
