@@ -147,6 +147,10 @@ mod spawn;
 #[cfg(all(test, loom))]
 mod model;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use tag::{Tagged, tag_of_name, tag_of_plain_data};
 
 #[cfg(not(loom))]

@@ -1,0 +1,32 @@
+//! What the fuzz targets do with their input. They are functions, so that `tests/regressions.rs` can
+//! run every kept input again without a fuzzer.
+
+mod attach;
+mod hostile;
+mod operations;
+mod payload;
+mod record;
+
+pub use attach::attach;
+pub use hostile::{hostile, hostile_race};
+pub use operations::operations;
+pub use payload::payload;
+pub use record::record;
+
+/// What a target does with one input.
+pub type Target = fn(&[u8]);
+
+/// All targets by name.
+pub const TARGETS: [(&str, Target); 6] = [
+    ("attach", attach),
+    ("hostile", hostile),
+    ("hostile_race", hostile_race),
+    ("operations", operations),
+    ("payload", payload),
+    ("record", record),
+];
+
+/// Reads the whole input as a script. Every input is one.
+fn script<'a, T: arbitrary::Arbitrary<'a>>(data: &'a [u8]) -> Option<T> {
+    T::arbitrary_take_rest(arbitrary::Unstructured::new(data)).ok()
+}

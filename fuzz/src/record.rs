@@ -1,0 +1,48 @@
+//! A ring of arbitrary bytes, read; and a ring whose reader says arbitrary things, written.
+
+use arbitrary::Arbitrary;
+use zeroport::fuzzing::{post_into_ring, read_ring};
+
+#[derive(Arbitrary, Debug)]
+enum Script {
+    Read { capacity: u8, read: u16, words: Vec<Word> },
+    Post { capacity: u8, steps: Vec<(u16, Released)> },
+}
+
+/// A word of the ring: anything, or something that begins like a header.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Word {
+    Any(u64),
+    Head { len: u16, kind: u8 },
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Released {
+    Any(u64),
+    Near(u16),
+}
+
+pub fn record(data: &[u8]) {
+    match crate::script(data) {
+        Some(Script::Read { capacity, read, words }) => {
+            let words: Vec<_> = words
+                .iter()
+                .map(|word| match *word {
+                    Word::Any(word) => word,
+                    Word::Head { len, kind } => u64::from(len) | u64::from(kind) << 32,
+                })
+                .collect();
+            read_ring(&words, 64 << (capacity % 7), u64::from(read) * 16, 4096);
+        }
+        Some(Script::Post { capacity, steps }) => {
+            let released = |released| match released {
+                Released::Any(position) => position,
+                Released::Near(position) => u64::from(position) * 16,
+            };
+            let steps: Vec<_> =
+                steps.iter().map(|&(len, position)| (len.into(), released(position))).collect();
+            post_into_ring(64 << (capacity % 7), &steps);
+        }
+        None => {}
+    }
+}
