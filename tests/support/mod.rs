@@ -424,8 +424,7 @@ pub(crate) fn count_threads() -> usize {
 
 /// Bytes that differ from message to message and from place to place.
 pub(crate) fn pattern(number: u64, len: usize) -> Vec<u8> {
-    let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (0..len as u64)
-        .map(|at| (seed.wrapping_add(at.wrapping_mul(0x0001_0000_01b3)) >> 29) as u8)
-        .collect()
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let seed = number.wrapping_mul(GOLDEN).rotate_left(32);
+    (0..len as u64).map(|at| (seed.wrapping_add(at).wrapping_mul(GOLDEN) >> 56) as u8).collect()
 }

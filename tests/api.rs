@@ -1,0 +1,106 @@
+//! The interface: what may go to and be shared between threads, and what errors are. Most of it is
+//! settled at compile time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::error::Error;
+use std::fmt::Debug;
+
+use static_assertions::{assert_impl_all, assert_not_impl_any};
+use zeroport::{
+    AttachError, BatchError, ChannelOptions, CloseReason, Closer, DecodeError, Drain, EncodeError,
+    EncodeWriter, Loan, Message, MessageChannel, MessagePort, OpenError, ParentPortError,
+    PeerState, PostError, Receiver, RecvError, Sender, SpawnError, Trust, WaitStrategy,
+};
+
+// One thread at a time, and any thread.
+assert_impl_all!(MessagePort: Send, Debug);
+assert_not_impl_any!(MessagePort: Sync, Clone);
+assert_impl_all!(MessageChannel: Send, Debug);
+assert_not_impl_any!(MessageChannel: Sync, Clone);
+assert_impl_all!(Sender: Send, Debug);
+assert_not_impl_any!(Sender: Sync, Clone);
+assert_impl_all!(Receiver: Send, Debug);
+assert_not_impl_any!(Receiver: Sync, Clone);
+
+// Any number of threads.
+assert_impl_all!(Closer: Send, Sync, Clone, Debug);
+
+// Bound to the thread that borrows the port.
+assert_impl_all!(Message<'static>: Debug);
+assert_not_impl_any!(Message<'static>: Send, Sync, Clone);
+assert_impl_all!(Loan<'static>: Debug);
+assert_not_impl_any!(Loan<'static>: Send, Sync, Clone);
+assert_impl_all!(Drain<'static>: Debug, Iterator<Item = Message<'static>>);
+assert_not_impl_any!(Drain<'static>: Send, Sync, Clone);
+assert_impl_all!(EncodeWriter<'static>: Debug);
+assert_not_impl_any!(EncodeWriter<'static>: Send, Sync, Clone);
+
+// Plain values.
+assert_impl_all!(ChannelOptions: Send, Sync, Copy, Debug, Default);
+assert_impl_all!(Trust: Send, Sync, Copy, Debug, Default, Eq, std::hash::Hash);
+assert_impl_all!(WaitStrategy: Send, Sync, Copy, Debug, Default, Eq, std::hash::Hash);
+assert_impl_all!(PeerState: Send, Sync, Copy, Debug, Eq, std::hash::Hash);
+
+// Errors that every error type of a program can hold.
+assert_impl_all!(AttachError: Error, Send, Sync);
+assert_impl_all!(BatchError: Error, Send, Sync);
+assert_impl_all!(CloseReason: Error, Send, Sync, Copy, Eq, std::hash::Hash);
+assert_impl_all!(DecodeError: Error, Send, Sync);
+assert_impl_all!(EncodeError: Error, Send, Sync);
+assert_impl_all!(OpenError: Error, Send, Sync);
+assert_impl_all!(ParentPortError: Error, Send, Sync);
+assert_impl_all!(PostError: Error, Send, Sync);
+assert_impl_all!(RecvError: Error, Send, Sync, Copy, Eq);
+assert_impl_all!(SpawnError: Error, Send, Sync);
+
+const fn is_static<T: 'static>() {}
+const _: () = {
+    is_static::<(AttachError, BatchError, CloseReason, DecodeError, EncodeError)>();
+    is_static::<(OpenError, ParentPortError, PostError, RecvError, SpawnError)>();
+    is_static::<(MessagePort, MessageChannel, Sender, Receiver, Closer)>();
+};
+
+/// Every public type of the crate's documentation is asserted above.
+#[test]
+fn no_public_type_is_left_out() {
+    let (library, this) = (include_str!("../src/lib.rs"), include_str!("api.rs"));
+    let exports = library.split("pub use ").skip(1).map(|rest| rest.split(';').next().unwrap());
+    let names = exports
+        .flat_map(|path| path.rsplit("::").next().unwrap().split(['{', '}', ',']).map(str::trim));
+    let mut types = 0;
+    for name in names.filter(|name| name.starts_with(char::is_uppercase)) {
+        // Traits, and an alias of a type of rkyv.
+        if ["Tagged", "Postable", "Readable", "Encoder"].contains(&name) {
+            continue;
+        }
+        types += 1;
+        let asserted = [':', '<'].map(|next| format!("assert_impl_all!({name}{next}"));
+        assert!(asserted.iter().any(|line| this.contains(line)), "{name} is not asserted");
+    }
+    assert!(types >= 20, "only {types} public types were found");
+}
+
+#[test]
+fn errors_keep_what_caused_them() {
+    let MessageChannel { port1, port2: _port2 } = MessageChannel::new().unwrap();
+    let len = port1.max_payload() + 1;
+    let error = port1.post_all_bytes([vec![0; len]]).unwrap_err();
+    let source = error.source().expect("what refused the message");
+    assert_eq!(source.to_string(), error.source.to_string());
+    let boxed: Box<dyn Error + Send + Sync> = error.into();
+    assert!(boxed.to_string().contains(&len.to_string()), "{boxed}");
+
+    let error = zeroport::parent_port().unwrap_err();
+    assert!(matches!(error, ParentPortError::NoParent), "{error}");
+    assert!(error.to_string().contains("zeroport::spawn"), "{error}");
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    assert_eq!(Trust::default(), Trust::Trusted);
+    assert_eq!(WaitStrategy::default(), WaitStrategy::Adaptive);
+    let MessageChannel { port1, port2 } = ChannelOptions::default().open().unwrap();
+    for port in [port1, port2] {
+        assert_eq!(port.max_payload(), (64 << 10) / 2 - 32);
+    }
+}
