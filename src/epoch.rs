@@ -90,9 +90,9 @@ pub(crate) fn adopt(word: &AtomicU64, in_transit: Epoch) -> Option<Epoch> {
     if in_transit.state() != State::InTransit {
         return None;
     }
-    // ADOPT: Acquire pairs with the Release of `set` (and of an earlier adoption), so that the new
-    // holder sees what the former one left; Release for whoever takes the port next.
-    word.compare_exchange(in_transit.0, open.0, Ordering::AcqRel, Ordering::Relaxed)
+    // ADOPT: Acquire pairs with the Release in `set`, so that the new holder sees what the former one
+    // left. Not Release: whoever takes the port next pairs with the `set` by which we let go of it.
+    word.compare_exchange(in_transit.0, open.0, Ordering::Acquire, Ordering::Relaxed)
         .is_ok()
         .then_some(open)
 }

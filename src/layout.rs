@@ -147,7 +147,7 @@ impl Side {
     }
 }
 
-/// The words of one side. The other side only loads them, but for the swap that rings the bell.
+/// The words of one side. The other side only loads them, but for the exchange that rings the bell.
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
 pub(crate) struct SideWords {

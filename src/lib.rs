@@ -102,6 +102,8 @@
 //! 64-bit little-endian Linux, 4.14 or newer; some later features of the kernel are used where it
 //! has them. Rust 1.88 or newer.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The models use some of each lower layer, and nobody else is there to use the rest.
+#![cfg_attr(loom, allow(dead_code, unused_imports))]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("zeroport needs 64-bit little-endian Linux");

@@ -22,8 +22,8 @@
 //! * `Fenced`: whoever changes the ring fences, reads the word again, and rings if it says `Asleep`.
 //! * `Streaming`: the ringer does nothing. The waiter promises not to sleep before it has left this
 //!   state *and* has put a barrier into every ringer ([`crate::barrier`]).
-//! * `Asleep`: the waiter looks once more, then sleeps. The ringer swaps it to `Fenced`; who swapped,
-//!   rings: at most one bell for each sleep.
+//! * `Asleep`: the waiter looks once more, then sleeps. The ringer exchanges it for `Fenced`; who
+//!   exchanged, rings: at most one bell for each sleep, and no other state is ever overwritten.
 //!
 //! # Why no bell is lost
 //!
@@ -129,8 +129,9 @@ pub(crate) fn must_ring(word: &AtomicU32, registered: bool) -> bool {
 fn must_ring_fenced(word: &AtomicU32) -> bool {
     // WAKE: pairs with the fence in `Waiter::arm`.
     fence(Ordering::SeqCst);
-    // Relaxed, both: the fence has ordered them after the change; no data travels through the word.
-    word.load(Ordering::Relaxed) == ASLEEP && word.swap(FENCED, Ordering::Relaxed) == ASLEEP
+    // Relaxed, all: the fence has ordered them after the change; no data travels through the word.
+    word.load(Ordering::Relaxed) == ASLEEP
+        && word.compare_exchange(ASLEEP, FENCED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 /// Puts `Asleep` back after a bell that could not be rung, so that the next change rings again.
