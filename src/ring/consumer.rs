@@ -46,6 +46,8 @@ pub(crate) struct Consumer<M> {
     read: Cell<u64>,
     /// The start of the oldest record that is still held; `read` if none is.
     held: Cell<u64>,
+    /// The payload of the last record, and the room of such a record.
+    usual: Cell<(u32, u64)>,
     /// What the poster was told last.
     released: Cell<u64>,
     /// Records that were let go before an older one: their start and end.
@@ -61,6 +63,7 @@ impl<M: Memory> Consumer<M> {
             cursor,
             read: Cell::new(read),
             held: Cell::new(read),
+            usual: Cell::new((0, record_len(0))),
             released: Cell::new(read),
             early: RefCell::default(),
         }
@@ -173,11 +176,28 @@ impl<M: Memory> Consumer<M> {
         }
     }
 
+    /// The room of a record. In a stream of records of one length the next header's place must not
+    /// wait for this header to arrive: a branch on the usual length lets the processor go ahead and
+    /// fetch several headers at once.
+    #[inline(always)]
+    fn record_len(&self, payload_len: u32) -> u64 {
+        let (usual, len) = self.usual.get();
+        if payload_len == usual { len } else { self.unusual(payload_len) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unusual(&self, payload_len: u32) -> u64 {
+        let len = record_len(u64::from(payload_len));
+        self.usual.set((payload_len, len));
+        len
+    }
+
     /// Checks a record's place: its length, that it ends with its lap at the latest (R3), and that the
     /// poster had that room: else it has written over what the reader holds (R2).
     #[inline(always)]
     fn check(&self, from: u64, start: u64, payload_len: u32) -> Found {
-        let len = record_len(u64::from(payload_len));
+        let len = self.record_len(payload_len);
         if u64::from(payload_len) > self.cursor.max_payload()
             || len > self.cursor.to_end(start)
             || !self.cursor.is_free(start + len, self.released.get())
