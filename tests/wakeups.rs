@@ -8,8 +8,8 @@ mod support;
 use std::sync::atomic::AtomicU64;
 
 use bursts::{
-    answer_bursts, is_registered, post_at_the_moment, post_bursts, post_into_little_room,
-    read_from_little_room, tell_the_moment, warm_up_poster, warm_up_reader,
+    answer_bursts, both_halves, is_registered, post_at_the_moment, post_bursts,
+    post_into_little_room, read_from_little_room, tell_the_moment, warm_up_poster, warm_up_reader,
 };
 use support::{Setup, conversation};
 use zeroport::WaitStrategy::{Adaptive, Sleep};
@@ -86,20 +86,13 @@ conversation!(
     },
 );
 
-/// Both halves of both ports at once: each line has two sleepers at each end, one for messages and one
-/// for room, and every bell is for one of them.
-fn both_halves(port: MessagePort) {
-    let (sender, receiver) = port.split();
-    let count = rounds();
-    std::thread::scope(|scope| {
-        scope.spawn(|| post_into_little_room_of(sender, count));
-        read_from_little_room(&receiver, count);
-    });
-}
-
-fn post_into_little_room_of(sender: zeroport::Sender, count: u64) {
-    post_into_little_room(&sender, count);
-}
-
-conversation!(halves_of_one_port, SMALL, both_halves, both_halves);
-conversation!(halves_that_adapt, SMALL.strategy(Adaptive), both_halves, both_halves);
+conversation!(halves_of_one_port, SMALL, |port| both_halves(port, rounds()), |port| both_halves(
+    port,
+    rounds()
+));
+conversation!(
+    halves_that_adapt,
+    SMALL.strategy(Adaptive),
+    |port| both_halves(port, rounds()),
+    |port| both_halves(port, rounds())
+);

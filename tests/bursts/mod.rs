@@ -193,3 +193,13 @@ pub(crate) fn read_from_little_room(receiver: &Receiver, count: u64) {
         }
     }
 }
+
+/// Both halves of both ports at once: each line has two sleepers at each end, one for messages and one
+/// for room, and every bell is for one of them.
+pub(crate) fn both_halves(port: MessagePort, count: u64) {
+    let (sender, receiver) = port.split();
+    std::thread::scope(|scope| {
+        scope.spawn(move || post_into_little_room(&sender, count));
+        read_from_little_room(&receiver, count);
+    });
+}
