@@ -26,7 +26,7 @@ use zeroport::{ChannelOptions, MessageChannel, MessagePort, Trust, WaitStrategy}
 /// Names the test whose peer this process is.
 const ROLE: &str = "ZEROPORT_TEST_ROLE";
 /// The exit status of a peer whose body has run to its end: no other way leads to it.
-const DONE: i32 = 77;
+pub(crate) const DONE: i32 = 77;
 /// After so long a test counts as stuck.
 const STUCK: Duration = Duration::from_secs(60);
 /// How long a condition may take to come true.
