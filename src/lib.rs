@@ -146,7 +146,8 @@ mod port;
 #[cfg(not(loom))]
 mod spawn;
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod model;
 
 #[cfg(fuzzing)]

@@ -38,6 +38,9 @@
 mod consumer;
 mod cursor;
 mod producer;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
 
 pub(crate) use consumer::{Consumer, Found, Record};
 pub(crate) use cursor::Cursor;

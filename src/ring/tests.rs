@@ -1,0 +1,411 @@
+//! The ring against `rtrb` (a ring of as many bytes) and a `VecDeque` (what was said, in order), and
+//! its invariants after every step.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use proptest::prelude::*;
+
+use super::{Consumer, Cursor, Found, Memory, Producer, Record, Refusal, Reservation};
+use crate::record::{HEADER_LEN, Head, parse_head, record_len};
+use crate::sync::{AtomicU64, Ordering};
+
+/// A ring's memory on the heap.
+#[derive(Debug)]
+struct Heap {
+    words: Vec<AtomicU64>,
+    released: AtomicU64,
+}
+
+impl Heap {
+    fn new(capacity: u64) -> Rc<Self> {
+        let words = (0..capacity / 8).map(|_| AtomicU64::new(0)).collect();
+        Rc::new(Self { words, released: AtomicU64::new(0) })
+    }
+
+    /// Fills a payload with bytes, or with what is left of them, and some more.
+    fn write(&self, offset: u64, len: u64, bytes: &[u8]) {
+        for at in (0..len.next_multiple_of(8)).step_by(8) {
+            let word: [u8; 8] =
+                std::array::from_fn(|i| bytes.get(at as usize + i).copied().unwrap_or(0xee));
+            let place = &self.words[((offset + at) / 8) as usize];
+            place.store(u64::from_le_bytes(word), Ordering::Relaxed);
+        }
+    }
+
+    fn read(&self, offset: u64, len: u64) -> Vec<u8> {
+        let first = (offset / 8) as usize;
+        let words = &self.words[first..first + len.div_ceil(8) as usize];
+        let bytes = words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+        bytes.take(len as usize).collect()
+    }
+}
+
+impl Memory for Rc<Heap> {
+    fn capacity(&self) -> u64 {
+        8 * self.words.len() as u64
+    }
+
+    fn word(&self, offset: u64) -> &AtomicU64 {
+        &self.words[((offset & (self.capacity() - 1)) / 8) as usize]
+    }
+
+    fn released(&self) -> &AtomicU64 {
+        &self.released
+    }
+}
+
+/// What the two sides may do. Lengths and places are taken modulo what is possible.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Reserve so much, publish the first part of it.
+    Publish {
+        len: u64,
+        part: u64,
+    },
+    /// The same, withheld until the next flush.
+    Stage {
+        len: u64,
+        part: u64,
+    },
+    /// Reserve, write, and publish nothing.
+    Abandon {
+        len: u64,
+    },
+    /// Reserve what is free in one piece, publish a part of it.
+    PublishRest {
+        part: u64,
+    },
+    Flush,
+    Take,
+    /// Let one of the held records go: any.
+    Release {
+        which: usize,
+    },
+    GiveBack,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (any::<u64>(), any::<u64>()).prop_map(|(len, part)| Step::Publish { len, part }),
+        2 => (any::<u64>(), any::<u64>()).prop_map(|(len, part)| Step::Stage { len, part }),
+        1 => any::<u64>().prop_map(|len| Step::Abandon { len }),
+        2 => any::<u64>().prop_map(|part| Step::PublishRest { part }),
+        2 => Just(Step::Flush),
+        8 => Just(Step::Take),
+        8 => any::<usize>().prop_map(|which| Step::Release { which }),
+        5 => Just(Step::GiveBack),
+    ];
+    prop::collection::vec(step, 1..400)
+}
+
+/// A message as it was posted.
+type Said = (u32, Vec<u8>);
+
+/// Both sides of a ring, and what they should be.
+struct Twins {
+    heap: Rc<Heap>,
+    producer: Producer<Rc<Heap>>,
+    consumer: Consumer<Rc<Heap>>,
+    /// Published, not taken.
+    said: VecDeque<Said>,
+    /// Staged, not flushed.
+    staged: VecDeque<Said>,
+    /// Taken, not released; with what the record said.
+    held: Vec<(Record, Said)>,
+    /// A ring of as many bytes: a byte for each byte of records and fillers that is in use.
+    bytes: (rtrb::Producer<u8>, rtrb::Consumer<u8>),
+    /// Where the poster, its first withheld record, and the reader stand; what was given back.
+    next: u64,
+    published: u64,
+    read: u64,
+    given_back: u64,
+    tag: u32,
+}
+
+impl Twins {
+    fn new(capacity: u64) -> Self {
+        let heap = Heap::new(capacity);
+        Self {
+            producer: Producer::new(Rc::clone(&heap), 0, 0),
+            consumer: Consumer::new(Rc::clone(&heap), 0),
+            heap,
+            said: VecDeque::new(),
+            staged: VecDeque::new(),
+            held: Vec::new(),
+            bytes: rtrb::RingBuffer::new(capacity as usize),
+            next: 0,
+            published: 0,
+            read: 0,
+            given_back: 0,
+            tag: 0,
+        }
+    }
+
+    fn capacity(&self) -> u64 {
+        self.heap.capacity()
+    }
+
+    fn max_payload(&self) -> u64 {
+        self.capacity() / 2 - 32
+    }
+
+    /// Reserves, and checks that it was refused exactly when it had to be.
+    fn reserve(&self, len: u64) -> Option<Reservation> {
+        let record = record_len(len);
+        let free = self.bytes.0.slots() as u64;
+        let rest = self.capacity() - self.next % self.capacity();
+        let filler = if record > rest { rest } else { 0 };
+        // The record, a filler if it would wrap, and the zeroed header after it.
+        let fits = filler + record + HEADER_LEN <= free;
+        match self.producer.reserve(len) {
+            Ok(reservation) => {
+                assert!(fits, "{len} bytes do not fit into {free}");
+                assert_eq!(reservation.payload_len(), len);
+                Some(reservation)
+            }
+            Err(refusal) => {
+                assert_eq!(refusal, Refusal::Full);
+                assert!(!fits, "{len} bytes fit into {free}");
+                // Never refused with twice the record and a header free, so never when empty.
+                assert!(free < 2 * record + HEADER_LEN && free < self.capacity());
+                None
+            }
+        }
+    }
+
+    /// Fills a reservation; `part` of it is going to be the message.
+    fn fill(&mut self, reservation: &Reservation, part: u64) -> Said {
+        let (offset, room) = (reservation.payload_offset(), reservation.payload_len());
+        assert!(offset.is_multiple_of(HEADER_LEN), "R4");
+        assert!(offset + room <= self.capacity(), "R3");
+        self.assert_free(offset, room);
+        self.tag += 1;
+        let len = part % (room + 1);
+        let bytes: Vec<u8> = (0..len).map(|at| (at as u8) ^ (self.tag as u8)).collect();
+        self.heap.write(offset, room, &bytes);
+        (self.tag, bytes)
+    }
+
+    /// R2: nothing that the reader has not given back lies there.
+    fn assert_free(&self, offset: u64, len: u64) {
+        for at in (offset..offset + len).step_by(16) {
+            let used = at.wrapping_sub(self.given_back) & (self.capacity() - 1);
+            assert!(used >= self.next - self.given_back, "R2");
+        }
+    }
+
+    /// Moves the poster's twin past a record that starts at `payload_offset`.
+    fn laid(&mut self, payload_offset: u64, len: u64) {
+        let start = payload_offset - HEADER_LEN;
+        let filler = start.wrapping_sub(self.next) & (self.capacity() - 1);
+        let used = filler + record_len(len);
+        for _ in 0..used {
+            self.bytes.0.push(0).unwrap();
+        }
+        self.next += used;
+    }
+
+    fn post(&mut self, reservation: Reservation, part: u64, at_once: bool) {
+        let said = self.fill(&reservation, part);
+        let (offset, len) = (reservation.payload_offset(), said.1.len() as u32);
+        if at_once {
+            // As a port does: what is staged goes first.
+            self.flush();
+            self.producer.publish(reservation, len, said.0);
+            self.said.push_back(said);
+        } else {
+            self.producer.stage(reservation, len, said.0);
+            self.staged.push_back(said);
+        }
+        self.laid(offset, len.into());
+        if at_once {
+            self.published = self.next;
+        }
+    }
+
+    fn flush(&mut self) {
+        assert_eq!(self.producer.flush(), !self.staged.is_empty());
+        self.said.append(&mut self.staged);
+        self.published = self.next;
+    }
+
+    fn take(&mut self) {
+        assert_eq!(self.consumer.is_empty(), self.said.is_empty());
+        match (self.consumer.peek(), self.said.pop_front()) {
+            (Found::Nothing, None) => {}
+            (Found::Record(record), Some(said)) => {
+                assert_eq!(self.found(&record), said);
+                assert_eq!(record.from, self.read);
+                self.read = record.to;
+                self.consumer.take(record.to);
+                self.held.push((record, said));
+            }
+            other => panic!("found and should be: {other:?}"),
+        }
+    }
+
+    fn found(&self, record: &Record) -> Said {
+        (record.tag, self.heap.read(record.payload_offset, record.payload_len.into()))
+    }
+
+    fn release(&mut self, which: usize) {
+        if self.held.is_empty() {
+            return;
+        }
+        let (record, said) = self.held.swap_remove(which % self.held.len());
+        assert_eq!(self.found(&record), said, "R2: it was held until now");
+        self.consumer.release(record.from, record.to);
+    }
+
+    /// Everything before the oldest record that is still held goes back.
+    fn give_back(&mut self) {
+        let oldest = self.held.iter().map(|(record, _)| record.from).min().unwrap_or(self.read);
+        assert_eq!(self.consumer.owed(), oldest - self.given_back);
+        self.consumer.give_back();
+        for _ in self.given_back..oldest {
+            self.bytes.1.pop().unwrap();
+        }
+        self.given_back = oldest;
+        assert_eq!(self.heap.released.load(Ordering::Relaxed), oldest);
+    }
+
+    fn step(&mut self, step: &Step) {
+        // Sizes near nothing and near the most are as likely as all between.
+        let wanted = |len: u64, max: u64| match len % 3 {
+            0 => (len / 3 % 49).min(max),
+            1 => max - len / 3 % 33,
+            _ => len / 3 % (max + 1),
+        };
+        match *step {
+            Step::Publish { len, part } | Step::Stage { len, part } => {
+                if let Some(reservation) = self.reserve(wanted(len, self.max_payload())) {
+                    self.post(reservation, part, matches!(step, Step::Publish { .. }));
+                }
+            }
+            Step::Abandon { len } => {
+                if let Some(reservation) = self.reserve(wanted(len, self.max_payload())) {
+                    self.fill(&reservation, len);
+                }
+            }
+            Step::PublishRest { part } => {
+                if let Some(reservation) = self.producer.reserve_rest() {
+                    let start = reservation.payload_offset() - HEADER_LEN;
+                    assert_eq!(start, self.next % self.capacity(), "without a filler");
+                    self.post(reservation, part, true);
+                }
+            }
+            Step::Flush => self.flush(),
+            Step::Take => self.take(),
+            Step::Release { which } => self.release(which),
+            Step::GiveBack => self.give_back(),
+        }
+    }
+
+    /// Walks from the reader to the poster.
+    fn check_invariants(&self) {
+        let head = |at: u64| parse_head(self.heap.word(at).load(Ordering::Relaxed));
+        assert_eq!(head(self.published), Head::Empty, "R1");
+        assert_eq!(head(self.next), Head::Empty, "R1");
+        let (mut at, mut messages, mut after_filler) = (self.read, 0, false);
+        while at < self.published {
+            assert!(at.is_multiple_of(HEADER_LEN), "R4");
+            let rest = self.capacity() - at % self.capacity();
+            match head(at) {
+                Head::Message { len } => {
+                    assert!(record_len(len.into()) <= rest, "R3: contiguous");
+                    (messages, after_filler) = (messages + 1, false);
+                    at += record_len(len.into());
+                }
+                Head::Filler => {
+                    assert!(!after_filler && rest < self.capacity(), "R3: one, not at 0");
+                    after_filler = true;
+                    at += rest;
+                }
+                Head::Empty | Head::Broken => panic!("R1: a gap at {at}"),
+            }
+        }
+        assert_eq!((at, messages, after_filler), (self.published, self.said.len(), false));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn ring_does_as_its_twins(
+        capacity in prop::sample::select(vec![128, 256, 4096, 16384]),
+        steps in steps(),
+    ) {
+        let mut twins = Twins::new(capacity);
+        for step in &steps {
+            twins.step(step);
+            twins.check_invariants();
+        }
+        // In the end everything comes, and all of the ring is free again.
+        twins.flush();
+        while !twins.said.is_empty() {
+            twins.take();
+        }
+        while !twins.held.is_empty() {
+            twins.release(0);
+        }
+        twins.give_back();
+        prop_assert_eq!(twins.bytes.0.slots() as u64, capacity);
+        prop_assert!(twins.reserve(twins.max_payload()).is_some());
+    }
+
+    #[test]
+    fn longest_payload_fits_wherever_an_empty_ring_stands(
+        shift in 6u32..=30, position in any::<u32>(),
+    ) {
+        let cursor = Cursor::new(1 << shift);
+        let next = u64::from(position) * HEADER_LEN;
+        let start = cursor.start(next, cursor.max_payload());
+        let len = record_len(cursor.max_payload());
+        prop_assert!(len <= cursor.to_end(start), "R3");
+        prop_assert!(start == next || cursor.offset(start) == 0, "R3");
+        prop_assert!(cursor.is_free(start + len, next));
+    }
+
+    /// Whatever the reader claims to have given back, room that it has not is never written.
+    #[test]
+    fn impossible_releases_are_refused(claim in any::<u64>()) {
+        let mut twins = Twins::new(4096);
+        while let Some(reservation) = twins.reserve(1000) {
+            twins.post(reservation, 1000, true);
+        }
+        twins.heap.released.store(claim, Ordering::Relaxed);
+        let possible = claim <= twins.next && claim.is_multiple_of(HEADER_LEN);
+        match twins.producer.reserve(1000) {
+            Err(Refusal::Broken) => prop_assert!(!possible),
+            Ok(_) | Err(Refusal::Full) => prop_assert!(possible),
+            Err(refusal) => prop_assert!(false, "{refusal:?}"),
+        }
+    }
+}
+
+#[test]
+fn too_large_is_told_from_full() {
+    let twins = Twins::new(4096);
+    assert_eq!(twins.producer.reserve(2016).map(|room| room.payload_len()), Ok(2016));
+    let refusal = twins.producer.reserve(2017).map(|room| room.payload_len());
+    assert_eq!(refusal, Err(Refusal::TooLarge { max: 2016 }));
+}
+
+#[test]
+fn a_position_that_runs_backwards_is_refused() {
+    let mut twins = Twins::new(128);
+    for _ in 0..2 {
+        let reservation = twins.reserve(16).unwrap();
+        twins.post(reservation, 16, true);
+        twins.take();
+        twins.release(0);
+        twins.give_back();
+    }
+    while let Some(reservation) = twins.reserve(16) {
+        twins.post(reservation, 16, true);
+    }
+    twins.heap.released.store(32, Ordering::Relaxed);
+    assert_eq!(twins.producer.reserve(16).map(|_| ()), Err(Refusal::Broken));
+}
