@@ -60,37 +60,50 @@ impl Line {
 }
 
 /// One cache line there, another back: the floor of every round trip.
+///
+/// How long that takes depends on where in memory the lines are (here between 60 and 120 ns), so each
+/// run takes the next of many pairs.
 pub struct CacheLine {
-    lines: Arc<[Line; 2]>,
-    last: u64,
+    pairs: Arc<Vec<[Line; 2]>>,
+    runs: usize,
     far: FarThread,
 }
 
+/// Pairs of lines, a page of them apart from each other.
+const PAIRS: usize = 64;
+const PAIR_STRIDE: usize = 17;
+
 impl CacheLine {
     pub fn new() -> Self {
-        let lines = Arc::new([Line::default(), Line::default()]);
-        let shared = Arc::clone(&lines);
-        let mut step = 0;
+        let pairs: Arc<Vec<[Line; 2]>> =
+            Arc::new(std::iter::repeat_with(Default::default).take(PAIRS * PAIR_STRIDE).collect());
+        let shared = Arc::clone(&pairs);
+        let mut runs = 0;
         let far = FarThread::new(move |steps| {
-            let [there, back] = &*shared;
-            for _ in 0..steps {
-                step += 1;
+            let [there, back] = Self::next_pair(&shared, &mut runs);
+            for step in 1..=steps {
                 there.wait_for(step);
                 back.0.store(step, Ordering::Release);
             }
+            there.0.store(0, Ordering::Relaxed);
         });
-        Self { lines, last: 0, far }
+        Self { pairs, runs: 0, far }
+    }
+
+    fn next_pair<'l>(pairs: &'l [[Line; 2]], runs: &mut usize) -> &'l [Line; 2] {
+        *runs += 1;
+        &pairs[*runs % PAIRS * PAIR_STRIDE]
     }
 }
 
 impl Case for CacheLine {
     fn run(&mut self, steps: u64) -> Duration {
-        let [there, back] = &*self.lines;
+        let [there, back] = Self::next_pair(&self.pairs, &mut self.runs);
+        back.0.store(0, Ordering::Relaxed);
         let start = self.far.start(steps);
-        for _ in 0..steps {
-            self.last += 1;
-            there.0.store(self.last, Ordering::Release);
-            back.wait_for(self.last);
+        for step in 1..=steps {
+            there.0.store(step, Ordering::Release);
+            back.wait_for(step);
         }
         start.elapsed()
     }
