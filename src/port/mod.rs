@@ -5,6 +5,9 @@ mod closer;
 #[cfg(feature = "rkyv")]
 mod encode;
 mod endpoint;
+#[cfg(test)]
+#[cfg(feature = "rkyv")]
+mod golden;
 mod hold;
 mod loan;
 mod message;

@@ -1,0 +1,133 @@
+//! The bytes of a fixed conversation: whoever changes them has changed the shared format, and must
+//! raise [`VERSION`](crate::layout::VERSION).
+//!
+//! `tests/golden/v<VERSION>.hex` is written by `ZEROPORT_WRITE_GOLDEN=1 cargo test --lib golden`, once
+//! for each version; `ci/format` sees to it that it stays as it is.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{ChannelOptions, MessageChannel, MessagePort};
+use crate::layout::{Identity, VERSION};
+use crate::tag::{Tagged, tag_of_name};
+
+const CAPACITY: u64 = 4096;
+
+#[derive(rkyv::Archive, rkyv::Serialize)]
+struct Person {
+    name: String,
+    ages: Vec<u32>,
+    nested: Option<(u64, Box<str>)>,
+}
+
+impl Tagged for Person {
+    const NAME: &'static str = "golden.Person";
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Point {
+    x: u32,
+    y: u32,
+    z: f64,
+}
+
+impl Tagged for Point {
+    const NAME: &'static str = "golden.Point";
+}
+
+/// Every way to post; the way back goes over the end of a lap; some are read, some not; one side closes.
+/// Padding falls on fresh memory: what stands in it is no part of the format.
+fn conversation() -> MessagePort {
+    let options = ChannelOptions::new().capacity(CAPACITY);
+    let MessageChannel { port1, port2 } = options.open().unwrap();
+    let receive = |port: &MessagePort, count| {
+        (0..count).for_each(|_| drop(port.try_recv().unwrap()));
+    };
+
+    let nested = Some((7, "boxed".into()));
+    let person = Person { name: "Ada, countess of Lovelace".into(), ages: vec![9, 36], nested };
+    port1.try_post(&person).unwrap();
+    port1.try_post_pod(&Point { x: 1, y: 2, z: 0.5 }).unwrap();
+    let points = [Point { x: 3, y: 4, z: 1.5 }, Point { x: 5, y: 6, z: 2.5 }];
+    port1.post_pod_slice(&points).unwrap();
+    port1.try_post_bytes(b"").unwrap();
+    port1.try_post_bytes(b"hello").unwrap();
+    port1.post_all_bytes(["one", "two", "three"]).unwrap();
+    let mut loan = port1.try_reserve(20).unwrap();
+    loan.fill(0xab);
+    loan.publish_tagged(20, tag_of_name("golden.Loan")).unwrap();
+
+    // Held and let go out of order.
+    let (first, second) = (port2.try_recv().unwrap(), port2.try_recv().unwrap());
+    drop(second);
+    drop(first);
+    receive(&port2, 4);
+
+    port2.try_post_pod(&Point { x: 7, y: 8, z: 3.5 }).unwrap();
+    port2.try_post_bytes(&[0x11; 1504]).unwrap();
+    receive(&port1, 2);
+    // The second of these wraps, with a filler, and ends in the middle of what the reader has read.
+    port2.try_post_bytes(&[0x22; 1504]).unwrap();
+    receive(&port1, 1);
+    port2.try_post_bytes(&[0x33; 1200]).unwrap();
+    port1.close();
+    port2
+}
+
+/// All bytes of a channel's segment.
+fn segment(port: MessagePort) -> Vec<u8> {
+    let (sender, _receiver) = port.split();
+    let mut bytes = vec![0; Identity::segment_len([CAPACITY; 2]) as usize];
+    let memfd = sender.hold().endpoint.segment().memfd();
+    assert_eq!(rustix::io::pread(memfd, &mut bytes, 0), Ok(bytes.len()));
+    bytes
+}
+
+/// Sixteen bytes in a line: where, what, and as text. Lines of zeroes are left out; `*` stands for
+/// more of the same.
+fn dump(bytes: &[u8]) -> String {
+    let mut dump = String::new();
+    let mut last: &[u8] = &[];
+    for (index, line) in bytes.chunks(16).enumerate() {
+        let more_of_the_same = last == line;
+        last = line;
+        if line.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        if more_of_the_same {
+            if !dump.ends_with("*\n") {
+                dump.push_str("*\n");
+            }
+            continue;
+        }
+        write!(dump, "{:04x} ", 16 * index).unwrap();
+        for byte in line {
+            write!(dump, " {byte:02x}").unwrap();
+        }
+        let text =
+            line.iter().map(|&byte| if byte.is_ascii_graphic() { byte as char } else { '.' });
+        writeln!(dump, "  {}", text.collect::<String>()).unwrap();
+    }
+    dump
+}
+
+#[test]
+fn golden_bytes() {
+    let found = dump(&segment(conversation()));
+    let path = format!("{}/tests/golden/v{VERSION}.hex", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("ZEROPORT_WRITE_GOLDEN").is_some() {
+        fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+        // Never over one that is there.
+        File::create_new(&path).unwrap().write_all(found.as_bytes()).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    for (number, (found, golden)) in found.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(found, golden, "line {} of {path}: raise VERSION", number + 1);
+    }
+    assert_eq!(found.lines().count(), golden.lines().count(), "{path}: raise VERSION");
+}
