@@ -107,7 +107,8 @@ impl Endpoint {
             return;
         }
         self.ends.close(&self.own().epoch, self.epoch, violated, || {
-            if barrier::is_demandable() && !barrier::demand() {
+            // Registered posters may heed `Streaming` for good, also where barriers are refused by now.
+            if !barrier::demand() && barrier::is_registered() {
                 std::thread::sleep(UNFENCED_DELAY);
             }
         });
