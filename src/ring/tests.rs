@@ -1,6 +1,8 @@
 //! The ring against `rtrb` (a ring of as many bytes) and a `VecDeque` (what was said, in order), and
 //! its invariants after every step.
 
+mod heap;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -8,52 +10,8 @@ use proptest::prelude::*;
 
 use super::{Consumer, Cursor, Found, Memory, Producer, Record, Refusal, Reservation};
 use crate::record::{HEADER_LEN, Head, parse_head, record_len};
-use crate::sync::{AtomicU64, Ordering};
-
-/// A ring's memory on the heap.
-#[derive(Debug)]
-struct Heap {
-    words: Vec<AtomicU64>,
-    released: AtomicU64,
-}
-
-impl Heap {
-    fn new(capacity: u64) -> Rc<Self> {
-        let words = (0..capacity / 8).map(|_| AtomicU64::new(0)).collect();
-        Rc::new(Self { words, released: AtomicU64::new(0) })
-    }
-
-    /// Fills a payload with bytes, or with what is left of them, and some more.
-    fn write(&self, offset: u64, len: u64, bytes: &[u8]) {
-        for at in (0..len.next_multiple_of(8)).step_by(8) {
-            let word: [u8; 8] =
-                std::array::from_fn(|i| bytes.get(at as usize + i).copied().unwrap_or(0xee));
-            let place = &self.words[((offset + at) / 8) as usize];
-            place.store(u64::from_le_bytes(word), Ordering::Relaxed);
-        }
-    }
-
-    fn read(&self, offset: u64, len: u64) -> Vec<u8> {
-        let first = (offset / 8) as usize;
-        let words = &self.words[first..first + len.div_ceil(8) as usize];
-        let bytes = words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
-        bytes.take(len as usize).collect()
-    }
-}
-
-impl Memory for Rc<Heap> {
-    fn capacity(&self) -> u64 {
-        8 * self.words.len() as u64
-    }
-
-    fn word(&self, offset: u64) -> &AtomicU64 {
-        &self.words[((offset & (self.capacity() - 1)) / 8) as usize]
-    }
-
-    fn released(&self) -> &AtomicU64 {
-        &self.released
-    }
-}
+use crate::sync::Ordering;
+use heap::Heap;
 
 /// What the two sides may do. Lengths and places are taken modulo what is possible.
 #[derive(Clone, Debug)]
@@ -200,9 +158,7 @@ impl Twins {
         let start = payload_offset - HEADER_LEN;
         let filler = start.wrapping_sub(self.next) & (self.capacity() - 1);
         let used = filler + record_len(len);
-        for _ in 0..used {
-            self.bytes.0.push(0).unwrap();
-        }
+        self.bytes.0.write_chunk(used as usize).unwrap().commit_all();
         self.next += used;
     }
 
@@ -263,9 +219,8 @@ impl Twins {
         let oldest = self.held.iter().map(|(record, _)| record.from).min().unwrap_or(self.read);
         assert_eq!(self.consumer.owed(), oldest - self.given_back);
         self.consumer.give_back();
-        for _ in self.given_back..oldest {
-            self.bytes.1.pop().unwrap();
-        }
+        let given_back = (oldest - self.given_back) as usize;
+        self.bytes.1.read_chunk(given_back).unwrap().commit_all();
         self.given_back = oldest;
         assert_eq!(self.heap.released.load(Ordering::Relaxed), oldest);
     }
