@@ -11,9 +11,10 @@
 //! `vfork` and `posix_spawn` run `exec` at once, and all descriptors are close-on-exec.
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -23,12 +24,16 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 /// The page that is zero in a forked child until that child makes ports of its own.
 static PAGE: OnceLock<Page> = OnceLock::new();
 /// Held across a fork, so that no descriptor is half in or half out of the list.
-static LINES: Mutex<Option<HashSet<RawFd>>> = Mutex::new(None);
+static LINES: Mutex<Lines> = Mutex::new(None);
+
+type Lines = Option<HashSet<RawFd>>;
+type HeldLines = MutexGuard<'static, Lines>;
 
 thread_local! {
     /// The lock between the handler before the fork and those after it.
-    static HELD: RefCell<Option<MutexGuard<'static, Option<HashSet<RawFd>>>>> =
-        const { RefCell::new(None) };
+    /// Without a destructor, so that a fork may also come at the very end of a thread.
+    static HELD: Cell<ManuallyDrop<Option<HeldLines>>> =
+        const { Cell::new(ManuallyDrop::new(None)) };
     /// The line that the child of this thread's next fork is meant to have.
     static KEPT: Cell<RawFd> = const { Cell::new(-1) };
 }
@@ -143,7 +148,7 @@ impl Drop for ForkSafeFd {
     }
 }
 
-fn lock() -> MutexGuard<'static, Option<HashSet<RawFd>>> {
+fn lock() -> HeldLines {
     LINES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -163,19 +168,21 @@ fn page() -> io::Result<&'static Page> {
 }
 
 extern "C" fn prepare() {
-    HELD.with_borrow_mut(|held| {
-        if held.is_none() {
-            *held = Some(lock());
-        }
-    });
+    // Nothing is held yet, unless the handlers were installed twice.
+    let held = take_held().unwrap_or_else(lock);
+    HELD.set(ManuallyDrop::new(Some(held)));
 }
 
 extern "C" fn parent() {
-    HELD.take();
+    drop(take_held());
+}
+
+fn take_held() -> Option<HeldLines> {
+    ManuallyDrop::into_inner(HELD.replace(ManuallyDrop::new(None)))
 }
 
 extern "C" fn child() {
-    let Some(mut lines) = HELD.take() else { return };
+    let Some(mut lines) = take_held() else { return };
     crate::barrier::after_fork();
     let kept = KEPT.get();
     for fd in lines.take().into_iter().flatten().filter(|fd| *fd != kept) {

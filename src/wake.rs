@@ -92,6 +92,15 @@ impl Waiter {
         word.store(FENCED, Ordering::Relaxed);
     }
 
+    /// Takes the promise back although the waiter goes on spinning: a ringer that sees `Fenced` does at
+    /// once what it may put off for a stream. It streams again after further successes.
+    pub(crate) fn pause_streaming(&self, word: &AtomicU32, barrier: impl FnOnce() -> bool) {
+        self.leave_streaming(word);
+        self.successes.set(0);
+        // Without the barrier the next sleep must still know that ringers may trust `Streaming`.
+        self.streaming.set(!barrier());
+    }
+
     /// Announces sleep. The caller looks at the ring once more before it really sleeps.
     pub(crate) fn arm(&self, word: &AtomicU32) {
         self.successes.set(0);

@@ -5,6 +5,7 @@
 mod support;
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use support::{
     Setup, asleep, conversation, doomed, in_all_ways, pattern, wait_until, with_watchdog,
@@ -299,3 +300,28 @@ in_all_ways!(
         assert_eq!(port.recv().unwrap().bytes(), b"all");
     }
 );
+
+#[test]
+fn a_reader_owes_nothing_to_a_poster_that_spins_for_room() {
+    with_watchdog(|| {
+        let MessageChannel { port1, port2 } = SMALL.strategy(Spin).open();
+        // So many messages without a wait that room goes back in pieces of an eighth: 512 bytes.
+        for number in 0..200 {
+            port1.post_bytes(&pattern(number, 200)).unwrap();
+            port2.recv().unwrap();
+        }
+        while port1.try_post_bytes(&[1; 200]).is_ok() {}
+        let poster = thread::spawn(move || {
+            port1.post_bytes(&[2; 200]).unwrap();
+            port1
+        });
+        // The first may come before the poster waits; the second comes when it has long waited.
+        port2.recv().unwrap();
+        let start = Instant::now();
+        wait_until("the poster waits", || {
+            poster.is_finished() || start.elapsed() > Duration::from_millis(20)
+        });
+        port2.recv().unwrap();
+        drop(poster.join().unwrap());
+    });
+}

@@ -173,10 +173,25 @@ impl Waits {
             if is_past(deadline) {
                 return None;
             }
-            if limit.is_some_and(|limit| start.elapsed() >= limit) {
-                self.learn(false);
-                return None;
+            match limit {
+                None if start.elapsed() >= Duration::from_nanos(SPIN_MAX.into()) => {
+                    self.ask_for_room(place.word);
+                }
+                Some(limit) if start.elapsed() >= limit => {
+                    self.learn(false);
+                    return None;
+                }
+                _ => {}
             }
+        }
+    }
+
+    /// A poster that spins for long shows that it waits: the reader then owes it no room.
+    fn ask_for_room(&self, word: &AtomicU32) {
+        let waiter = self.sleeper.waiter();
+        if self.sleeper.half() == Half::Sender && waiter.is_streaming() && barrier::is_demandable()
+        {
+            waiter.pause_streaming(word, barrier::demand);
         }
     }
 
