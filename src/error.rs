@@ -243,8 +243,13 @@ pub enum SpawnError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The program could not be started.
-    #[error("cannot start the program: {0}")]
-    Start(#[source] io::Error),
+    #[error("cannot start {program}: {source}")]
+    Start {
+        /// The program, as the command named it.
+        program: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
 }
 
 /// The environment variable that names the child's end of the line: `spawn` sets it, `parent_port`

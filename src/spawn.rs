@@ -23,7 +23,7 @@ use crate::error::{AttachError, PARENT_VARIABLE, ParentPortError, SpawnError};
 use crate::fork::ForkSafeFd;
 use crate::layout::{MAGIC, Side, VERSION};
 use crate::line::Line;
-use crate::port::{ChannelOptions, MessagePort};
+use crate::port::{ChannelOptions, MessagePort, Parts};
 use crate::segment::Segment;
 
 /// The lowest number that no standard stream uses.
@@ -69,28 +69,30 @@ pub fn spawn(command: Command) -> Result<(MessagePort, Child), SpawnError> {
 
 pub(crate) fn spawn_with(
     options: ChannelOptions,
-    mut command: Command,
+    command: Command,
 ) -> Result<(MessagePort, Child), SpawnError> {
     let parts = options.make()?;
+    let program = command.get_program().to_string_lossy().into_owned();
+    start(options, parts, command).map_err(|source| SpawnError::Start { program, source })
+}
+
+fn start(
+    options: ChannelOptions,
+    parts: Parts,
+    mut command: Command,
+) -> io::Result<(MessagePort, Child)> {
     let [ours, theirs] = parts.lines;
-    let theirs = above_standard_streams(theirs).map_err(SpawnError::Start)?;
+    let theirs = above_standard_streams(theirs)?;
     let in_transit = Epoch::FIRST.let_go();
     epoch::set(&Side::Second.of(&parts.segment.header().sides).epoch, in_transit);
-    let port = MessagePort::new(
-        Arc::clone(&parts.segment),
-        Side::First,
-        Epoch::FIRST,
-        Line::hold(ours),
-        options,
-    );
-    port.send_welcome(|line| welcome(line, &parts.segment, in_transit))
-        .map_err(SpawnError::Start)?;
+    let (segment, ours) = (Arc::clone(&parts.segment), Line::hold(ours));
+    let port = MessagePort::new(segment, Side::First, Epoch::FIRST, ours, options);
+    port.send_welcome(|line| welcome(line, &parts.segment, in_transit))?;
 
-    let inherited = theirs.as_fd().map_err(SpawnError::Start)?;
-    let inode =
-        rustix::fs::fstat(inherited).map_err(|error| SpawnError::Start(error.into()))?.st_ino;
+    let inherited = theirs.as_fd()?;
     let number = inherited.as_raw_fd();
-    command.env(PARENT_VARIABLE, format!("{number}:{inode}"));
+    let inode = rustix::fs::fstat(inherited)?.st_ino;
+    command.env(VARIABLE, format!("{number}:{inode}"));
     let keep = move || {
         // SAFETY: P1: runs in the forked child, where the at-fork handler has left this line open.
         let line = unsafe { BorrowedFd::borrow_raw(number) };
@@ -98,7 +100,7 @@ pub(crate) fn spawn_with(
     };
     // SAFETY: P2: the closure makes one system call and neither allocates nor locks.
     unsafe { command.pre_exec(keep) };
-    let child = theirs.keep_while(|| command.spawn()).map_err(SpawnError::Start)?;
+    let child = theirs.keep_while(|| command.spawn())?;
     Ok((port, child))
 }
 

@@ -76,13 +76,13 @@ alone!(a_missing_program_leaves_nothing, || {
     let before = (count_descriptors(), count_segment_mappings());
     for _ in 0..10 {
         match spawn(Command::new("/no/such/program")) {
-            Err(SpawnError::Start(error)) => assert_eq!(error.kind(), ErrorKind::NotFound),
+            Err(SpawnError::Start { source, .. }) => assert_eq!(source.kind(), ErrorKind::NotFound),
             other => panic!("{other:?}"),
         }
     }
     assert_eq!((count_descriptors(), count_segment_mappings()), before);
     let error = spawn(Command::new("/no/such/program")).map(drop).unwrap_err();
-    assert!(error.to_string().contains("cannot start the program"), "{error}");
+    assert!(error.to_string().contains("cannot start /no/such/program: "), "{error}");
     assert!(error.source().is_some());
     drop(keep);
 });

@@ -91,6 +91,12 @@ impl<'p> Message<'p> {
         self.record.tag
     }
 
+    /// Whether the message is tagged as plain data of this type: for programs that receive several
+    /// types on one port.
+    pub fn is_pod<T: Tagged>(&self) -> bool {
+        self.record.tag == plain_data_tag::<T>()
+    }
+
     /// The payload as one value of plain data, in place.
     ///
     /// # Errors
@@ -117,6 +123,24 @@ impl<'p> Message<'p> {
         }
         self.expect_tag(plain_data_tag::<T>())?;
         bytemuck::try_cast_slice(self.bytes()).map_err(|_| self.wrong_length::<T>())
+    }
+
+    /// Whether the message is tagged as a value of this type: for programs that receive several types
+    /// on one port.
+    ///
+    /// ```
+    /// use zeroport::MessageChannel;
+    ///
+    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// port1.post(&"text".to_string())?;
+    /// port1.post_pod(&1u32)?;
+    /// assert!(port2.recv()?.is::<String>());
+    /// assert!(port2.recv()?.is_pod::<u32>());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "rkyv")]
+    pub fn is<T: Tagged>(&self) -> bool {
+        self.record.tag == crate::tag::value_tag::<T>()
     }
 
     /// The payload as an archived value, validated and read in place.

@@ -16,6 +16,7 @@ mod post;
 mod receive;
 mod wait;
 
+pub(crate) use channel::Parts;
 pub use channel::{ChannelOptions, MessageChannel};
 pub use closer::Closer;
 pub use loan::Loan;
