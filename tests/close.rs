@@ -9,6 +9,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use ends::{expect_end, expect_post_closed, expect_report};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use support::{
     Peer, Setup, alone, be_peer, conversation, count_descriptors, count_segment_mappings, doomed,
     in_all_ways, in_thread, is_peer_of, pattern, test_name, wait_until,
@@ -135,6 +136,45 @@ fn ten_thousand_rounds_of_two_posts_and_a_close_by_a_thread() {
     let deadline = Instant::now() + Duration::from_secs(120);
     reader.join(deadline);
     poster.join(deadline);
+}
+
+/// As above, with both threads on one processor: the poster interrupts the reader at any point of its
+/// look, and has posted and closed before the reader goes on.
+#[test]
+fn two_posts_and_a_close_while_the_reader_is_interrupted() {
+    const ROUNDS: u64 = 300;
+    let processor = one_processor();
+    let (hand_over, channels) = std::sync::mpsc::sync_channel::<MessagePort>(0);
+    let poster = in_thread("the poster", move || {
+        sched_setaffinity(None, &processor).expect("one processor");
+        for (round, port) in (0u64..).zip(channels) {
+            // What comes after it interrupts the reader, who is looking meanwhile.
+            std::thread::sleep(Duration::from_micros(20 + round * 7 % 60));
+            port.post_bytes(b"one").expect("the first");
+            port.post_bytes(b"two").expect("the second");
+            port.close();
+        }
+    });
+    let reader = in_thread("the reader", move || {
+        sched_setaffinity(None, &processor).expect("one processor");
+        for _ in 0..ROUNDS {
+            let MessageChannel { port1, port2 } = MessageChannel::new().expect("a channel");
+            hand_over.send(port2).expect("the poster");
+            expect_round(&port1, || poll(&port1));
+        }
+    });
+    let deadline = Instant::now() + Duration::from_secs(120);
+    reader.join(deadline);
+    poster.join(deadline);
+}
+
+/// A set of one of our processors.
+fn one_processor() -> CpuSet {
+    let ours = sched_getaffinity(None).expect("our processors");
+    let first = (0..CpuSet::MAX_CPU).find(|processor| ours.is_set(*processor));
+    let mut one = CpuSet::new();
+    one.set(first.expect("a processor"));
+    one
 }
 
 fn expect_round<'p>(
