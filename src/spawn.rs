@@ -92,7 +92,7 @@ fn start(
     let inherited = theirs.as_fd()?;
     let number = inherited.as_raw_fd();
     let inode = rustix::fs::fstat(inherited)?.st_ino;
-    command.env(VARIABLE, format!("{number}:{inode}"));
+    command.env(PARENT_VARIABLE, format!("{number}:{inode}"));
     let keep = move || {
         // SAFETY: P1: runs in the forked child, where the at-fork handler has left this line open.
         let line = unsafe { BorrowedFd::borrow_raw(number) };
