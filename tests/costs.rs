@@ -18,6 +18,8 @@ use zeroport::{MessageChannel, MessagePort, Tagged};
 const MESSAGES: u64 = 1_000_000;
 /// What they may cost altogether, both sides counted.
 const SYSTEM_CALLS: u64 = 1_000;
+/// A stream that takes no longer was not interrupted much.
+const FLOWING: Duration = Duration::from_millis(200);
 
 // ---- system calls ----
 
@@ -65,22 +67,27 @@ fn a_million_messages_take_few_system_calls() {
         std::process::exit(if status.code() == Some(support::DONE) { FOUND } else { 1 });
     }
     with_watchdog(move || {
-        // A spinning side asks the kernel once a millisecond whether the other lives, so the number
-        // grows with the time that a busy machine takes: two sides, two calls a millisecond at most.
-        // A stream that flows takes a tenth of a second; so the best of a few runs counts.
+        // Both kinds of call grow with the time that is spent waiting: a spinning side asks once a
+        // millisecond whether the other lives, and a poster that has waited 50 microseconds for room
+        // leaves `Streaming`. A stream that flows takes a tenth of a second; a busy machine interrupts
+        // it. So the first of a few runs that flows counts.
         for _ in 0..5 {
             let Stream { calls, took } = traced(test);
             let total: u64 = calls.values().sum();
             println!("{total} system calls for {MESSAGES} messages in {took:?}: {calls:?}");
             for (call, count) in &calls {
-                let explained = ["poll", "membarrier"].contains(&call.as_str());
-                assert!(explained, "{count} calls of {call}");
+                let most_in_a_millisecond = match call.as_str() {
+                    "poll" => 2,
+                    "membarrier" => 20,
+                    _ => panic!("{count} calls of {call}"),
+                };
+                let most = most_in_a_millisecond * took.as_millis() + 8;
+                assert!(u128::from(*count) <= most, "{count} calls of {call} in {took:?}");
             }
-            assert!(calls.get("membarrier").is_none_or(|count| *count < 8), "once in a process");
-            assert!(u128::from(total) <= 2 * took.as_millis() + 16, "{total} calls in {took:?}");
             if total < SYSTEM_CALLS {
                 return;
             }
+            assert!(took > FLOWING, "{total} calls in {took:?}");
         }
         println!("the machine was too busy for a steady stream");
     });
@@ -89,8 +96,8 @@ fn a_million_messages_take_few_system_calls() {
 /// The status of a process that has run to its end.
 const FOUND: i32 = 70;
 
-/// Which calls a stream makes for what: asking whether the other side lives; finding out about
-/// barriers and registering for them, once in a process.
+/// Which calls a stream makes for what: asking whether the other side lives; registering for barriers,
+/// once in a process, and demanding them.
 fn name_of(call: u64) -> String {
     match call as i64 {
         libc::SYS_poll | libc::SYS_ppoll => "poll".into(),
