@@ -112,7 +112,9 @@ alone!(begun_before_the_fork, || with_watchdog(|| {
     let mut loan = Some(port1.reserve(4).unwrap());
     loan.as_mut().unwrap().copy_from_slice(b"loan");
     let child = fork(|| {
-        assert!(matches!(loan.take().unwrap().publish(4), Err(PostError::Detached)));
+        // Its bytes are the parent's: there are none to read or write here.
+        assert!(loan.as_mut().unwrap().is_empty());
+        assert!(matches!(loan.take().unwrap().publish(0), Err(PostError::Detached)));
         assert_eq!(message.take().unwrap().bytes(), b"held");
     });
     expect_success(child);
@@ -130,6 +132,34 @@ alone!(begun_before_the_fork, || with_watchdog(|| {
         }
         [n]
     }));
+    assert_eq!(posted.unwrap(), 3);
+    for n in 0..3 {
+        assert_eq!(port2.recv().unwrap().bytes(), [n]);
+    }
+}));
+
+// A batch that goes on in the child, to its end, publishes nothing there.
+alone!(a_batch_that_ends_in_both, || with_watchdog(|| {
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    let mut child = None;
+    let posted = port1.post_all_bytes((0..3u8).map(|n| {
+        if n == 1 {
+            // SAFETY: as in `fork`; the child ends below.
+            child = Pid::from_raw(unsafe { libc::fork() });
+        }
+        if n == 2
+            && let Some(child) = child
+        {
+            expect_success(child);
+            assert_eq!(port2.try_recv().map(drop), Err(RecvError::Empty));
+        }
+        [n]
+    }));
+    if child.is_none() {
+        let refused = matches!(posted, Err(error) if matches!(error.source, PostError::Detached));
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(i32::from(!refused)) }
+    }
     assert_eq!(posted.unwrap(), 3);
     for n in 0..3 {
         assert_eq!(port2.recv().unwrap().bytes(), [n]);

@@ -67,6 +67,7 @@ impl Sender {
     ) -> Option<Result<(), PostError>> {
         let work = Work::begin(self, &reservation);
         match encode(value, &work) {
+            Ok(_) if !self.is_original() => Some(Err(PostError::Detached)),
             Ok(len) => match work.finish() {
                 None => Some(self.publish(reservation, len, value_tag::<T>())),
                 Some(bytes) => Some(self.post_raw(&bytes, value_tag::<T>(), patience)),
@@ -79,6 +80,7 @@ impl Sender {
     fn post_measured<T: Postable>(&self, value: &T, patience: Patience) -> Result<(), PostError> {
         let len = encode(value, &Count)
             .map_err(|error| PostError::Encode(error.into_source().unwrap_or_else(fickle)))?;
+        self.check()?;
         self.take_turn()?;
         let reservation = self.reserve_room(len as u64, patience)?;
         self.serialise(value, reservation, patience)
@@ -182,7 +184,11 @@ impl Sink for Work<'_> {
             return Some(());
         };
         let len = open.len + bytes.len() as u64;
-        if len > self.room || !self.sender.memory().write(open.offset + open.len, bytes) {
+        // A fork may have come from inside the serialiser.
+        if !self.sender.is_original()
+            || len > self.room
+            || !self.sender.memory().write(open.offset + open.len, bytes)
+        {
             return None;
         }
         self.sender.serialisers.open.set(Some(Open { len, ..open }));

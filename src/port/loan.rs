@@ -13,7 +13,8 @@ use super::post::{Sender, UNTAGGED};
 /// It dereferences to its bytes; what stands there at first is unspecified. On a trusted port it lies
 /// in the ring, on an untrusted one in private memory that is copied when it is published. Dropping a
 /// loan publishes nothing. While it exists, other posts on the port are refused with
-/// [`PostError::Busy`]; one that is never dropped (`std::mem::forget`) keeps it so.
+/// [`PostError::Busy`]; one that is never dropped (`std::mem::forget`) keeps it so. In a forked child
+/// it has no bytes.
 ///
 /// ```
 /// use zeroport::MessageChannel;
@@ -92,9 +93,11 @@ impl Deref for Loan<'_> {
 
     fn deref(&self) -> &[u8] {
         match &self.room {
-            Room::Ring(reservation) => self.sender.memory().room_so_far(reservation),
+            Room::Ring(reservation) if self.sender.is_original() => {
+                self.sender.memory().room_so_far(reservation)
+            }
             Room::Private(_, private) => private,
-            Room::Gone => &[],
+            Room::Ring(_) | Room::Gone => &[],
         }
     }
 }
@@ -102,9 +105,11 @@ impl Deref for Loan<'_> {
 impl DerefMut for Loan<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.room {
-            Room::Ring(reservation) => self.sender.memory().room(reservation),
+            Room::Ring(reservation) if self.sender.is_original() => {
+                self.sender.memory().room(reservation)
+            }
             Room::Private(_, private) => private,
-            Room::Gone => &mut [],
+            Room::Ring(_) | Room::Gone => &mut [],
         }
     }
 }

@@ -194,6 +194,12 @@ impl Sender {
         self.ring.memory()
     }
 
+    /// False for the copy that a fork makes.
+    #[inline(always)]
+    pub(super) fn is_original(&self) -> bool {
+        self.hold.endpoint.is_original()
+    }
+
     pub(super) fn is_trusted(&self) -> bool {
         self.hold.endpoint.trust() == Trust::Trusted
     }
@@ -335,7 +341,8 @@ impl Sender {
     }
 
     fn flush(&self) {
-        if self.ring.flush() {
+        // A fork may have come from inside the caller's iterator.
+        if self.is_original() && self.ring.flush() {
             self.hold.notify(&self.hold.endpoint.peer().message_wake);
         }
     }
@@ -360,13 +367,16 @@ impl Sender {
 
     #[cold]
     fn at_end(&self, reason: CloseReason) -> PostError {
+        if reason == CloseReason::Violated {
+            self.hold.violated();
+        }
         self.hold.let_go();
         PostError::Closed(reason)
     }
 
     #[cold]
     fn violated(&self) -> PostError {
-        PostError::Closed(self.hold.violated())
+        self.at_end(CloseReason::Violated)
     }
 }
 

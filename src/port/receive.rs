@@ -262,7 +262,7 @@ impl Receiver {
 
     #[cold]
     fn violated(&self) -> RecvError {
-        self.report(self.hold.violated())
+        self.report(CloseReason::Violated)
     }
 
     /// Reports the end: the first reason is the one that stays.
@@ -270,6 +270,9 @@ impl Receiver {
     fn report(&self, reason: CloseReason) -> RecvError {
         let reason = self.reported.get().unwrap_or(reason);
         self.reported.set(Some(reason));
+        if reason == CloseReason::Violated {
+            self.hold.violated();
+        }
         self.hold.let_go();
         RecvError::Closed(reason)
     }

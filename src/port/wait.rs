@@ -174,7 +174,7 @@ impl Waits {
                 return None;
             }
             match limit {
-                None if start.elapsed() >= Duration::from_nanos(SPIN_MAX.into()) => {
+                None if start.elapsed() >= LINE_LOOK => {
                     self.ask_for_room(place.word);
                 }
                 Some(limit) if start.elapsed() >= limit => {
