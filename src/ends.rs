@@ -62,6 +62,16 @@ impl Ends {
         }
     }
 
+    /// How the channel has ended, if it has: by our own close, or else by the other end's. `epoch` is
+    /// the other end's word.
+    #[inline]
+    pub(crate) fn either(&self, epoch: &AtomicU64) -> Option<End> {
+        // Our own end is asked last: our close hangs the line up too, and a hang-up that was noted
+        // brings what was done before it.
+        let peer = self.peer(epoch);
+        self.own().or(peer)
+    }
+
     /// Notes that the line was seen to hang up.
     pub(crate) fn note_hang_up(&self) {
         // HANGUP: pairs with the Acquire in `peer`.
@@ -70,7 +80,7 @@ impl Ends {
 
     /// Closes the own end, held since `held`, while others may be posting on it: afterwards no post
     /// reports success. `barrier` reaches the posters of this process that do not fence by themselves
-    /// ([`crate::wake`], W3).
+    /// ([`crate::wake`], W3). When it returns, the epoch says closed, so the line may be hung up.
     pub(crate) fn close(
         &self,
         epoch: &AtomicU64,
@@ -81,10 +91,9 @@ impl Ends {
         let end = if violated { VIOLATED } else { CLOSED };
         // Relaxed: what follows orders it. A poster publishes, fences and asks `own`; we store here,
         // fence and write the epoch. Either it sees this and reports no success, or whoever sees the
-        // epoch sees what it published.
-        if self.own.compare_exchange(OPEN, end, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            return;
-        }
+        // epoch sees what it published. Who comes second changes nothing and goes on all the same: the
+        // first may still be on its way to the epoch.
+        let _ = self.own.compare_exchange(OPEN, end, Ordering::Relaxed, Ordering::Relaxed);
         // END: pairs with the fence in `must_ring`.
         fence(Ordering::SeqCst);
         barrier();

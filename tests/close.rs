@@ -471,6 +471,43 @@ fn close_against_post() {
     });
 }
 
+/// S-061: a port is closed by several threads at once, and dropped as soon as its owner learns of it.
+/// Whoever watches from the other end never takes that for a death; nor does the owner.
+#[test]
+fn a_close_by_several_threads_is_not_taken_for_a_death() {
+    support::with_watchdog(|| {
+        for _ in 0..1_000 {
+            let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+            let closers = [port1.closer(), port1.closer()];
+            let start = Barrier::new(4);
+            std::thread::scope(|scope| {
+                for closer in closers {
+                    let start = &start;
+                    scope.spawn(move || {
+                        start.wait();
+                        closer.close();
+                    });
+                }
+                scope.spawn(|| {
+                    start.wait();
+                    while port1.peer_state() == PeerState::Open {}
+                    assert_eq!(port1.peer_state(), PeerState::Closed(CloseReason::Closed));
+                    expect_post_closed(port1.try_post_bytes(b"late"), CloseReason::Closed);
+                    drop(port1);
+                });
+                start.wait();
+                let seen = loop {
+                    match port2.peer_state() {
+                        PeerState::Open => {}
+                        end => break end,
+                    }
+                };
+                assert_eq!(seen, PeerState::Closed(CloseReason::Closed));
+            });
+        }
+    });
+}
+
 /// Says how many messages must be delivered at least, and may be at most.
 fn post_until_closed(port: MessagePort, progress: &AtomicU64) -> (u64, u64) {
     let mut n = 0;

@@ -117,6 +117,53 @@ fn closed_once() {
     });
 }
 
+/// A hang-up that comes of our own close, and that one half notes while another asks, is no death.
+#[test]
+fn an_own_close_is_not_taken_for_a_death() {
+    check(None, || {
+        let ours = port(STREAMING);
+        let theirs = AtomicU64::new(Epoch::FIRST.to_wire());
+        let hung_up = Arc::new(Bells::new());
+        let (closed, hanging) = (Arc::clone(&ours), Arc::clone(&hung_up));
+        let closing = thread::spawn(move || {
+            closed.close(|| {});
+            hanging.ring();
+        });
+        let noted = Arc::clone(&ours);
+        let half = thread::spawn(move || {
+            hung_up.take();
+            noted.ends.note_hang_up();
+        });
+        assert!(matches!(ours.ends.either(&theirs), None | Some(End::Closed)));
+        closing.join().unwrap();
+        half.join().unwrap();
+        assert_eq!(ours.ends.either(&theirs), Some(End::Closed));
+    });
+}
+
+/// Whoever closes, and comes second, hangs up only when the epoch says closed.
+#[test]
+fn a_second_close_is_not_taken_for_a_death() {
+    check(None, || {
+        let port = port(STREAMING);
+        let hung_up = Arc::new(Bells::new());
+        let closing = [(); 2].map(|()| {
+            let (closed, hanging) = (Arc::clone(&port), Arc::clone(&hung_up));
+            thread::spawn(move || {
+                closed.close(|| {});
+                hanging.ring();
+            })
+        });
+        hung_up.take();
+        let ends = Ends::new();
+        ends.note_hang_up();
+        assert_eq!(ends.peer(&port.epoch), Some(End::Closed));
+        for closing in closing {
+            closing.join().unwrap();
+        }
+    });
+}
+
 /// One half sees the line hang up and says so to the other.
 #[test]
 fn a_close_is_not_taken_for_a_death() {

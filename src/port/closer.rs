@@ -41,12 +41,16 @@ impl Closer {
     /// A post that another thread makes at the same moment is either delivered whole or reports that
     /// the port is closed. Closing twice does nothing; nor does closing what is closed or gone.
     pub fn close(&self) {
+        // Held until the epoch says closed: the port's owner may drop it as soon as it learns of this
+        // close, and whoever drops the line last hangs it up. Taken before the endpoint, as the owner
+        // drops it after.
+        let line = self.line.upgrade();
         let Some(endpoint) = self.endpoint.upgrade() else { return };
         if !endpoint.is_original() {
             return;
         }
         endpoint.close(false);
-        if let Some(line) = self.line.upgrade() {
+        if let Some(line) = line {
             line.hang_up();
         }
     }

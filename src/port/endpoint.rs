@@ -97,6 +97,12 @@ impl Endpoint {
         self.ends.peer(&self.peer().epoch).map(reason)
     }
 
+    /// Why the channel has ended, if it has.
+    #[inline(always)]
+    pub(super) fn end(&self) -> Option<CloseReason> {
+        self.ends.either(&self.peer().epoch).map(reason)
+    }
+
     pub(super) fn note_hang_up(&self) {
         self.ends.note_hang_up();
     }

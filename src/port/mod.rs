@@ -83,7 +83,7 @@ fn peer_state(hold: &Hold) -> PeerState {
     if hold.line().is_none_or(|line| line.is_hung_up()) && endpoint.own_end().is_none() {
         endpoint.note_hang_up();
     }
-    match endpoint.own_end().or_else(|| endpoint.peer_end()) {
+    match endpoint.end() {
         None => PeerState::Open,
         Some(reason) => PeerState::Closed(reason),
     }

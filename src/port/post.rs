@@ -232,7 +232,7 @@ impl Sender {
         if !endpoint.is_original() {
             return Err(PostError::Detached);
         }
-        match endpoint.own_end().or_else(|| endpoint.peer_end()) {
+        match endpoint.end() {
             None => Ok(()),
             Some(reason) => Err(self.at_end(reason)),
         }

@@ -148,10 +148,12 @@ impl Receiver {
         if found.is_some() || how == Look::Quick {
             return found;
         }
+        // Our own end is asked last, as in `Ends::either`.
+        let peer_end = self.hold.endpoint.peer_end();
         if let Err(end) = self.check() {
             return Some(Err(end));
         }
-        let reason = self.hold.endpoint.peer_end()?;
+        let reason = peer_end?;
         // All that the other side published, it published before it was gone.
         Some(self.found().unwrap_or_else(|| Err(self.report(reason))))
     }
