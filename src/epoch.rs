@@ -92,6 +92,7 @@ pub(crate) fn adopt(word: &AtomicU64, in_transit: Epoch) -> Option<Epoch> {
     }
     // ADOPT: Acquire pairs with the Release in `set`, so that the new holder sees what the former one
     // left. Not Release: whoever takes the port next pairs with the `set` by which we let go of it.
+    // Relaxed on failure: nothing is read.
     word.compare_exchange(in_transit.0, open.0, Ordering::Acquire, Ordering::Relaxed)
         .is_ok()
         .then_some(open)

@@ -3,6 +3,8 @@
 
 use std::io;
 
+use crate::layout::{MAX_CAPACITY, MIN_CAPACITY};
+
 /// Why a port is at its end: what [`recv`](crate::MessagePort::recv) reports after the last message,
 /// and [`peer_state`](crate::MessagePort::peer_state) at once.
 #[non_exhaustive]
@@ -78,13 +80,20 @@ pub enum AttachError {
         theirs: u64,
     },
     /// Its ring capacities are not legal.
-    #[error("the segment says capacities of {} and {} bytes, which are not legal", found[0], found[1])]
+    #[error(
+        "the segment says capacities of {} and {} bytes, not powers of two from {MIN_CAPACITY} to \
+         {MAX_CAPACITY}: whoever made it is no zeroport program",
+        found[0], found[1]
+    )]
     Capacity {
         /// Bytes of the two rings, as the segment says.
         found: [u64; 2],
     },
     /// Its size is not the one that its capacities ask for.
-    #[error("the segment is {found} bytes long, not {expected:?}")]
+    #[error(
+        "the segment is {found} bytes long, not {}: whoever made it is no zeroport program",
+        expected.map_or("one header and two rings".into(), |bytes| bytes.to_string())
+    )]
     Size {
         /// Bytes of the file.
         found: u64,
@@ -92,7 +101,7 @@ pub enum AttachError {
         expected: Option<u64>,
     },
     /// Somebody else holds this end already, or it was closed: an end can be adopted once.
-    #[error("this end was adopted or closed before")]
+    #[error("this end was adopted or closed before: ask for a new port")]
     Detached,
     /// The operating system refused.
     #[error("cannot attach the segment: {0}")]

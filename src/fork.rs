@@ -9,6 +9,14 @@
 //!   and anything else, also in the child that `std::process::Command` forks for a `pre_exec`.
 //!
 //! `vfork` and `posix_spawn` run `exec` at once, and all descriptors are close-on-exec.
+//!
+//! # Invariants
+//!
+//! * **F1** The page lies where the kernel has put it, is never unmapped, and is only ever used as one
+//!   atomic word.
+//! * **F2** The handlers are plain functions, which live as long as the program and capture nothing.
+//! * **F3** In the child, a listed descriptor is the handler's to close: it was open when the fork
+//!   began (the list is locked across it), and a [`ForkSafeFd`] that is a copy never closes its own.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;

@@ -2,6 +2,15 @@
 //!
 //! The child inherits one end of the line, under the number that an environment variable names. The
 //! first packet on it is the welcome: which end of which segment, and the segment's descriptor.
+//!
+//! # Invariants
+//!
+//! * **P1** From before the fork until the `exec`, the inherited number is the child's end of the line:
+//!   the parent holds it meanwhile, and the at-fork handler ([`crate::fork`]) leaves this one open.
+//! * **P2** Between fork and `exec` runs only what a signal handler may run: one system call.
+//! * **P3** Whoever takes the inherited line is its only owner: the number is a socket with the inode
+//!   that the parent named, nobody has made it close-on-exec yet, and taking it does, one at a time.
+//! * **P4** A number that may be anybody's is asked about, and neither changed nor closed.
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -39,6 +48,8 @@ struct Welcome {
     side: u32,
     epoch: u64,
 }
+
+const _: () = assert!(size_of::<Welcome>() == 24, "part of the shared format");
 
 /// Starts a child process with a port.
 ///
@@ -143,7 +154,9 @@ fn welcome(line: BorrowedFd<'_>, segment: &Segment, epoch: Epoch) -> io::Result<
 /// # Errors
 ///
 /// [`ParentPortError::NoParent`] if the process was not started by `spawn`, [`ParentPortError::Gone`]
-/// if the port was taken before, [`ParentPortError::Attach`] if the parent speaks another version.
+/// if the port was taken before, [`ParentPortError::Attach`] if the parent speaks another version or
+/// this process has no descriptor left. After that last one the port is lost; it cannot be asked for
+/// again.
 pub fn parent_port() -> Result<MessagePort, ParentPortError> {
     static TAKING: Mutex<()> = Mutex::new(());
     let value = std::env::var(PARENT_VARIABLE).map_err(|_| ParentPortError::NoParent)?;

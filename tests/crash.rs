@@ -332,7 +332,7 @@ fn stopped_is_not_dead() {
             }
         });
     }
-    let stop = Duration::from_millis(if ends::long() { 10_000 } else { 1_500 });
+    let stop = Duration::from_millis(if ends::long() { 10_000 } else { 600 });
     with_watchdog(move || {
         for strategy in [Adaptive, Spin, Sleep] {
             let setup = Setup::new().strategy(strategy);
@@ -343,9 +343,9 @@ fn stopped_is_not_dead() {
             peer.signal(Signal::STOP);
             wait_until("the peer is stopped", || state_of(&peer) == 'T');
             port.post_bytes(b"meanwhile").unwrap();
-            let until = Instant::now() + stop / 3;
+            let until = Instant::now() + stop;
             while Instant::now() < until {
-                let waited = port.recv_timeout(stop / 30).map(|message| message.bytes().len());
+                let waited = port.recv_timeout(stop / 10).map(|message| message.bytes().len());
                 assert_eq!(waited, Err(RecvError::Empty));
                 assert_eq!(port.peer_state(), PeerState::Open);
                 assert_eq!(port.try_recv().map(drop), Err(RecvError::Empty));

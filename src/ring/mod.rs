@@ -21,7 +21,7 @@
 //! * **R3** A record is contiguous. Where it does not fit before the end, a filler ends the lap; a
 //!   filler is never at offset 0, and no filler follows a filler.
 //! * **R4** Every header starts at a multiple of 16 and so never wraps.
-//! * **R5** At most one [`Reservation`] of a ring is in use at a time (the port's `Writing` says so).
+//! * **R5** At most one [`Reservation`] of a ring is in use at a time (the port's `Sender` sees to it).
 //!
 //! # Orderings
 //!
