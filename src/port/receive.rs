@@ -146,6 +146,7 @@ impl Receiver {
     fn look(&self, how: Look) -> Option<Result<Record, RecvError>> {
         let found = self.found();
         if found.is_some() || how == Look::Quick {
+            self.ring.prefetch();
             return found;
         }
         // Our own end is asked last, as in `Ends::either`.

@@ -11,6 +11,8 @@ use crate::sync::Ordering;
 /// The part of the capacity that a reader may owe a streaming poster: one in so many.
 pub(crate) const BATCH_SHARE: u64 = 8;
 
+const CACHE_LINE: u64 = 64;
+
 /// A published record, found and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
@@ -93,6 +95,13 @@ impl<M: Memory> Consumer<M> {
             Head::Filler => self.peek_next_lap(from),
             Head::Broken => Found::Broken,
         }
+    }
+
+    /// For a reader that polls: has the line behind the next header fetched together with it. A small
+    /// message then costs one transfer's time, not two.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        self.memory.prefetch(self.read.get() + CACHE_LINE);
     }
 
     /// Moves past a record that [`peek`](Self::peek) found, to its end; its bytes stay until it is

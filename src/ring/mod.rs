@@ -58,6 +58,8 @@ pub(crate) trait Memory {
     fn capacity(&self) -> u64;
     /// The 8-byte word at `offset`, taken modulo the capacity and rounded down to 8.
     fn word(&self, offset: u64) -> &AtomicU64;
+    /// A hint that the cache line at `offset`, modulo the capacity, will be read soon.
+    fn prefetch(&self, _offset: u64) {}
     /// The position up to which the reader has given room back.
     fn released(&self) -> &AtomicU64;
 }
