@@ -167,6 +167,18 @@ pub enum PostError {
 }
 
 /// A batch that ended early: the first `posted` messages were posted, the next one was refused.
+///
+/// ```
+/// use zeroport::{BatchError, MessageChannel, PostError};
+///
+/// let MessageChannel { port1, port2: _port2 } = MessageChannel::new()?;
+/// let too_large = vec![0; port1.max_payload() + 1];
+/// let BatchError { posted, source } =
+///     port1.post_all_bytes([&b"one"[..], b"two", &too_large]).unwrap_err();
+/// assert_eq!(posted, 2);
+/// assert!(matches!(source, PostError::TooLarge { .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{posted} messages of the batch were posted, then: {source}")]
 pub struct BatchError {

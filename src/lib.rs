@@ -38,6 +38,17 @@
 )]
 //! | whatever is written in place | [`reserve`](MessagePort::reserve), [`Loan::publish`] | as it was tagged | nothing |
 //!
+//! ```
+//! use zeroport::MessageChannel;
+//!
+//! let MessageChannel { port1, port2 } = MessageChannel::new()?;
+//! port1.post_pod_slice(&[0.5f32, 1.5])?; // one message
+//! port1.post_all_pod(&[1u32, 2, 3])?; // three, which appear at once
+//! assert_eq!(port2.recv()?.pod_slice::<f32>()?, [0.5, 1.5]);
+//! assert_eq!(port2.drain().filter_map(|message| message.pod::<u32>().ok().copied()).sum::<u32>(), 6);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! All of them carry a [tag](Tagged) of their type. Reading as another type is an error, as are bytes
 //! that are not a valid value; either costs that message only.
 //!
@@ -52,6 +63,24 @@
 //!   [`recv_timeout`](MessagePort::recv_timeout) so long; [`drain`](MessagePort::drain) takes what is
 //!   there. Signals do not end a wait.
 //! * How they wait is the port's [`WaitStrategy`]. There are no hidden threads.
+//!
+//! ```
+//! use std::time::Duration;
+//! use zeroport::{MessageChannel, PostError, WaitStrategy};
+//!
+//! let MessageChannel { port1, port2 } = MessageChannel::new()?;
+//! port1.set_wait_strategy(WaitStrategy::Spin);
+//! while port1.try_post_pod(&7u64).is_ok() {} // until the ring is full
+//! let refused = port1.post_bytes_timeout(&[0; 100], Duration::from_millis(1));
+//! assert!(matches!(refused, Err(PostError::Full { len: 100 })));
+//! assert_eq!(port1.sleeps(), 0, "it spins");
+//!
+//! assert!(port2.drain().count() > 1000);
+//! let loan = port1.try_reserve(100)?;
+//! assert!(matches!(port1.try_reserve(100), Err(PostError::Busy))); // one at a time
+//! loan.publish(100)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # The end
 //!

@@ -20,7 +20,22 @@ use crate::tag::Tagged;
 
 /// A value that can be posted: its type declares a name and can be serialised by rkyv.
 ///
-/// Implemented for every [`Tagged`] type with `#[derive(rkyv::Archive, rkyv::Serialize)]`.
+/// Implemented for every [`Tagged`] type with `#[derive(rkyv::Archive, rkyv::Serialize)]`. For
+/// functions that post what they are given:
+///
+/// ```
+/// use zeroport::{MessageChannel, MessagePort, PostError, Postable};
+///
+/// fn post_twice<T: Postable>(port: &MessagePort, value: &T) -> Result<(), PostError> {
+///     port.post(value)?;
+///     port.post(value)
+/// }
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// post_twice(&port1, &"echo".to_string())?;
+/// assert_eq!(port2.drain().count(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Postable: Tagged + for<'a> Serialize<Encoder<'a>> {}
 
 impl<T: Tagged + for<'a> Serialize<Encoder<'a>>> Postable for T {}

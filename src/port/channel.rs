@@ -91,6 +91,18 @@ impl ChannelOptions {
 
     /// As [`capacity`](Self::capacity), apart for each direction: what `port1` posts (or the parent,
     /// when spawning), and what `port2` (or the child) posts.
+    ///
+    /// ```
+    /// use zeroport::{ChannelOptions, MessageChannel, OpenError};
+    ///
+    /// let MessageChannel { port1, port2 } =
+    ///     ChannelOptions::new().capacities(1 << 20, 4 << 10).open()?;
+    /// assert!(port1.max_payload() > port2.max_payload());
+    ///
+    /// let error = ChannelOptions::new().capacities(1 << 20, 5000).open().unwrap_err();
+    /// assert!(matches!(error, OpenError::Capacity { requested: 5000, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn capacities(mut self, first: u64, second: u64) -> Self {
         self.capacity = [first, second];
         self

@@ -32,12 +32,32 @@ impl Sender {
     }
 
     /// As [`post`](Self::post), waiting at most so long.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use zeroport::MessageChannel;
+    ///
+    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// port1.post_timeout(&"text".to_string(), Duration::from_secs(1))?;
+    /// assert_eq!(port2.recv()?.get::<String>()?, "text");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn post_timeout<T: Postable>(&self, value: &T, timeout: Duration) -> Result<(), PostError> {
         self.post_value(value, Patience::at_most(timeout))
     }
 
     /// Posts many values that appear at once. See
     /// [`MessagePort::post_all`](crate::MessagePort::post_all).
+    ///
+    /// ```
+    /// use zeroport::MessageChannel;
+    ///
+    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// assert_eq!(port1.post_all(&["a".to_string(), "b".to_string()])?, 2);
+    /// assert_eq!(port2.recv()?.get::<String>()?, "a");
+    /// assert_eq!(port2.recv()?.get::<String>()?, "b");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn post_all<'v, T: Postable + 'v>(
         &self,
         values: impl IntoIterator<Item = &'v T>,
