@@ -7,12 +7,14 @@ mod bursts;
 mod ends;
 mod support;
 
+use std::time::{Duration, Instant};
+
 use bursts::{
     answer_bursts, both_halves, is_registered, post_bursts, warm_up_poster, warm_up_reader,
 };
-use support::{Peer, Setup, be_peer, in_own_process, with_watchdog};
-use zeroport::WaitStrategy::{Adaptive, Sleep};
-use zeroport::{MessagePort, WaitStrategy};
+use support::{Peer, Setup, be_peer, in_own_process, in_thread, with_watchdog};
+use zeroport::WaitStrategy::{Adaptive, Sleep, Spin};
+use zeroport::{CloseReason, Closer, MessageChannel, MessagePort, PeerState, WaitStrategy};
 
 /// Set in a process that was started with a port: the peer. The host has a process of its own too,
 /// because a filter is for ever.
@@ -159,4 +161,52 @@ mixes! {
     room_refused_to_the_host: little_room(Sleep, FromTheStart, Never);
     room_refused_to_the_peer: little_room(Adaptive, Never, FromTheStart);
     room_refused_to_both: little_room(Sleep, FromTheStart, FromTheStart);
+}
+
+/// Lets this process meet a streaming reader until it registers for barriers.
+fn register() {
+    let MessageChannel { port1, port2 } = Setup::new().open();
+    let reading = in_thread("a reader", move || warm_up_reader(&port2));
+    warm_up_poster(&port1);
+    reading.join(soon());
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// What may happen to a port while it is being closed.
+const MEANWHILE: [fn(MessagePort, &Closer); 3] = [
+    // Whoever waits on it is told, and lets the line go.
+    |port, _| ends::expect_report(&port, CloseReason::Closed),
+    |port, _| drop(port),
+    // It is closed once more.
+    |port, closer| {
+        closer.close();
+        drop(port);
+    },
+];
+
+/// Where the barrier is refused, a close by a registered process waits for a millisecond before the
+/// other end may see it. Nobody hangs up meanwhile: the close would be taken for a death.
+#[test]
+fn a_close_that_takes_time_is_not_taken_for_a_death() {
+    in_own_process("a_close_that_takes_time_is_not_taken_for_a_death", || {
+        with_watchdog(|| {
+            register();
+            refuse_barriers();
+            for meanwhile in [MEANWHILE; 5].into_iter().flatten() {
+                let MessageChannel { port1, port2 } = Setup::new().strategy(Spin).open();
+                let closer = port1.closer();
+                let first = closer.clone();
+                let closing = in_thread("a closer", move || first.close());
+                while port1.peer_state() == PeerState::Open {
+                    std::hint::spin_loop();
+                }
+                meanwhile(port1, &closer);
+                ends::expect_end(&port2, CloseReason::Closed);
+                closing.join(soon());
+            }
+        });
+    });
 }
