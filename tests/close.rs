@@ -16,7 +16,8 @@ use support::{
 };
 use zeroport::WaitStrategy::{Adaptive, Sleep, Spin};
 use zeroport::{
-    CloseReason, Closer, MessageChannel, MessagePort, PeerState, PostError, RecvError, WaitStrategy,
+    BatchError, CloseReason, Closer, MessageChannel, MessagePort, PeerState, PostError, RecvError,
+    WaitStrategy,
 };
 
 /// Messages before an end: many laps of the default ring.
@@ -469,6 +470,25 @@ fn close_against_post() {
             assert!((least..=most).contains(&delivered), "{delivered}: {least} to {most}");
         }
     });
+}
+
+/// A batch during which its own port is closed: nothing is counted as posted that is not certain to be
+/// delivered.
+#[test]
+fn a_batch_does_not_count_what_came_after_the_close() {
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    let closer = port1.closer();
+    let refused = port1.post_all_bytes((0..4u8).map(|n| {
+        if n == 3 {
+            closer.close();
+            expect_report(&port2, CloseReason::Closed);
+        }
+        [n]
+    }));
+    let BatchError { posted, source } = refused.unwrap_err();
+    expect_post_closed(Err(source), CloseReason::Closed);
+    assert_eq!(posted, 0);
+    expect_end(&port2, CloseReason::Closed);
 }
 
 /// S-061: a port is closed by several threads at once, and dropped as soon as its owner learns of it.

@@ -355,14 +355,18 @@ impl Sender {
     ) -> Result<usize, BatchError> {
         let batch = Batch { sender: self, outermost: !self.batching.replace(true) };
         let mut posted = 0;
+        let mut refused = None;
         for message in messages {
-            post(message).map_err(|source| BatchError { posted, source })?;
+            refused = post(message).err();
+            if refused.is_some() {
+                break;
+            }
             posted += 1;
         }
         drop(batch);
         // As after every publish: a port that was closed meanwhile makes no promise.
         self.own_end().map_err(|source| BatchError { posted: 0, source })?;
-        Ok(posted)
+        refused.map_or(Ok(posted), |source| Err(BatchError { posted, source }))
     }
 
     #[cold]
