@@ -230,12 +230,12 @@ impl Memory for Region {
         unsafe { AtomicU64::from_ptr(word.cast()) }
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn prefetch(&self, offset: u64) {
         let offset = offset & (self.capacity - 1);
         // SAFETY: S1: `offset` is below the capacity.
         let line = unsafe { self.data.add(offset as usize) };
-        #[cfg(target_arch = "x86_64")]
         // SAFETY: S1: a hint about memory that is mapped.
         unsafe {
             std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
