@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use ends::{expect_end, expect_post_closed};
 use rustix::fs::FallocateFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, send, sendmsg};
-use support::{Setup, alone, count_descriptors, in_thread, with_watchdog};
+use support::{Setup, alone, asleep, count_descriptors, in_thread, with_watchdog};
 use zeroport::WaitStrategy::{Adaptive, Sleep, Spin};
 use zeroport::{CloseReason, MessageChannel, MessagePort, PeerState, PostError, RecvError};
 
@@ -227,6 +227,47 @@ alone!(a_sleeping_reader_finds_out, || {
             expect_some_end(&hostile);
         }
     });
+});
+
+const OPEN: u64 = 1 << 2 | 1;
+const CLOSED: u64 = 2 << 2 | 3;
+
+// S-045: the other side says closed, but wakes nobody; a half that was told can still wake the other.
+alone!(a_half_that_was_told_of_the_end_wakes_the_other, || {
+    with_watchdog(|| {
+        let channel = Channel::open(SMALL.strategy(Sleep));
+        channel.write(HOSTILE_EPOCH, OPEN);
+        let Channel { victim, hostile: _hostile, segment, line: _line, .. } = channel;
+        let (sender, receiver) = victim.split();
+        let waiting = asleep(move || receiver.recv().map(drop));
+        segment.write_all_at(&CLOSED.to_le_bytes(), HOSTILE_EPOCH).unwrap();
+        expect_post_closed(sender.post_bytes(b"late"), CloseReason::Closed);
+        sender.close();
+        assert_eq!(waiting.join(), Err(RecvError::Closed(CloseReason::Closed)));
+    });
+});
+
+// S-060: what has ended stays so, though the other side says that it is open again.
+alone!(an_end_is_for_ever, || {
+    const POST: [Post; 3] = [
+        |port| port.try_post_bytes(&[1; 48]),
+        |port| port.post_bytes(&[1; 48]),
+        |port| port.reserve(48).map(drop),
+    ];
+    for is_full in [false, true] {
+        let channel = Channel::open(SMALL);
+        if is_full {
+            fill(&channel.victim);
+        }
+        channel.write(HOSTILE_EPOCH, CLOSED);
+        expect_post_closed(channel.victim.post_bytes(b"late"), CloseReason::Closed);
+        channel.write(HOSTILE_EPOCH, OPEN);
+        for post in POST {
+            assert!(matches!(post(&channel.victim), Err(PostError::Closed(_))));
+            assert_ne!(channel.victim.peer_state(), PeerState::Open);
+        }
+        assert!(matches!(channel.victim.recv(), Err(RecvError::Closed(_))));
+    }
 });
 
 // S-124: room given back that was never used, or again, or crooked.

@@ -31,8 +31,7 @@ pub struct Closer {
 
 impl Closer {
     pub(super) fn new(hold: &Hold) -> Self {
-        let line = hold.line().map_or_else(Weak::new, |line| Arc::downgrade(&line));
-        Self { endpoint: Arc::downgrade(&hold.endpoint), line }
+        Self { endpoint: Arc::downgrade(&hold.endpoint), line: Weak::clone(hold.shared_line()) }
     }
 
     /// Closes the port: whatever was not received is dropped, whoever waits on it gets

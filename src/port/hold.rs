@@ -1,7 +1,7 @@
 //! What a sender and a receiver have in common: a share of the endpoint, the line, a way of waiting.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::barrier;
@@ -20,6 +20,8 @@ use super::wait::{Look, Place, WaitStrategy, Waits};
 pub(super) struct Hold {
     pub(super) endpoint: Arc<Endpoint>,
     line: RefCell<Option<Arc<Line>>>,
+    /// The same line, to end it: the other half may still wait on what this one has let go.
+    shared: Weak<Line>,
     pub(super) waits: Waits,
 }
 
@@ -30,7 +32,9 @@ impl Hold {
         line: Arc<Line>,
         strategy: WaitStrategy,
     ) -> Self {
-        Self { endpoint, line: RefCell::new(Some(line)), waits: Waits::new(half, strategy) }
+        let shared = Arc::downgrade(&line);
+        let (line, waits) = (RefCell::new(Some(line)), Waits::new(half, strategy));
+        Self { endpoint, line, shared, waits }
     }
 
     /// The line, unless the end of the channel was reported.
@@ -38,8 +42,14 @@ impl Hold {
         self.line.borrow().clone()
     }
 
-    /// Lets the line go: nothing more will come of it.
+    /// The line, for as long as either half holds it.
+    pub(super) fn shared_line(&self) -> &Weak<Line> {
+        &self.shared
+    }
+
+    /// Lets the line go: nothing more will come of it, whatever the other side says later.
     pub(super) fn let_go(&self) {
+        self.endpoint.note_hang_up();
         self.line.take();
     }
 
@@ -47,7 +57,7 @@ impl Hold {
     #[cold]
     pub(super) fn violated(&self) -> CloseReason {
         self.endpoint.close(true);
-        if let Some(line) = self.line() {
+        if let Some(line) = self.shared.upgrade() {
             line.hang_up();
         }
         CloseReason::Violated
