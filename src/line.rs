@@ -69,12 +69,6 @@ impl Line {
         Self { fd }
     }
 
-    /// As [`hold`](Self::hold), for an end that came from somewhere else.
-    pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Self> {
-        let [fd] = ForkSafeFd::make(|| Ok([fd]))?;
-        Ok(Self { fd })
-    }
-
     pub(crate) fn mark(&self) -> Mark {
         self.fd.mark()
     }

@@ -24,7 +24,7 @@ use bytemuck::{Pod, Zeroable};
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketType, recvmsg, sendmsg, sockopt,
+    SendAncillaryMessage, SendFlags, SocketType, recv, recvmsg, sendmsg, sockopt,
 };
 
 use crate::epoch::{self, Epoch};
@@ -140,8 +140,10 @@ fn welcome(line: BorrowedFd<'_>, segment: &Segment, epoch: Epoch) -> io::Result<
 
 /// The port to the process that started this one with [`spawn`]. It can be taken once.
 ///
-/// Descriptors that this process inherits stay open in programs that it starts itself before it has
-/// called this; so call it early.
+/// What this process inherits stays open in programs that it starts itself before it has called this;
+/// so call it early. A program in between that does not call it (`sh -c`, without `exec`) keeps a
+/// copy of the line, and the parent learns of this process's death only when that one has ended too.
+/// Of several processes that have inherited one port, the first that calls gets it.
 ///
 /// ```no_run
 /// let port = zeroport::parent_port()?;
@@ -171,8 +173,13 @@ pub fn parent_port() -> Result<MessagePort, ParentPortError> {
 
 fn take_parent_port(line: OwnedFd) -> Result<MessagePort, AttachError> {
     fcntl_setfd(&line, FdFlags::CLOEXEC).map_err(AttachError::os)?;
-    let line = Line::adopt(line).map_err(AttachError::Os)?;
-    let (welcome, memfd) = receive_welcome(line.as_fd().map_err(AttachError::Os)?)?;
+    // Not held yet: what is refused may be a copy of somebody else's line, which must not be hung up.
+    let [line] = ForkSafeFd::make(|| Ok([line])).map_err(AttachError::Os)?;
+    let (welcome, memfd) = {
+        let line = line.as_fd().map_err(AttachError::Os)?;
+        expect_welcome(line)?;
+        receive_welcome(line)?
+    };
     if welcome.magic != MAGIC {
         return Err(AttachError::NotASegment);
     }
@@ -184,7 +191,7 @@ fn take_parent_port(line: OwnedFd) -> Result<MessagePort, AttachError> {
     let epoch =
         epoch::adopt(&side.of(&segment.header().sides).epoch, Epoch::from_wire(welcome.epoch))
             .ok_or(AttachError::Detached)?;
-    Ok(MessagePort::new(segment, side, epoch, line, ChannelOptions::new()))
+    Ok(MessagePort::new(segment, side, epoch, Line::hold(line), ChannelOptions::new()))
 }
 
 /// The number of the inherited line, if `value` (`number:inode`) names it and it was not taken yet:
@@ -201,6 +208,17 @@ fn inherited_line(value: &str) -> Option<RawFd> {
     let is_line = sockopt::socket_type(fd).ok()? == SocketType::SEQPACKET;
     let is_meant = rustix::fs::fstat(fd).ok()?.st_ino == inode;
     (untaken && is_line && is_meant).then_some(number)
+}
+
+/// Refuses a line whose welcome was taken already, by another process that inherited it too. What lies
+/// there now, if anything, is a bell for that one.
+fn expect_welcome(line: BorrowedFd<'_>) -> Result<(), AttachError> {
+    let mut start = [0; 2];
+    match recv(line, &mut start, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((0 | 1, _)) | Err(Errno::AGAIN) => Err(AttachError::Detached),
+        Ok(_) => Ok(()),
+        Err(error) => Err(AttachError::os(error)),
+    }
 }
 
 fn receive_welcome(line: BorrowedFd<'_>) -> Result<(Welcome, OwnedFd), AttachError> {

@@ -186,7 +186,7 @@ fn a_parent_that_speaks_otherwise() {
         let kind = match error {
             AttachError::NotASegment => "not a segment",
             AttachError::Version { ours: 1, theirs: 2 } => "version",
-            AttachError::Os(_) => "os",
+            AttachError::Detached => "taken",
             _ => panic!("{error:?}"),
         };
         assert_eq!(kind, std::env::var("EXPECTED").unwrap());
@@ -202,7 +202,7 @@ fn a_parent_that_speaks_otherwise() {
         (Some(welcome(b"ZEROPORD", 1)), "not a segment"),
         // No segment comes with it.
         (Some(welcome(b"ZEROPORT", 1)), "not a segment"),
-        (None, "os"),
+        (None, "taken"),
     ];
     for (packet, expected) in packets {
         let (ours, theirs) = raw_line();
@@ -218,7 +218,7 @@ fn a_parent_that_speaks_otherwise() {
     // A parent that has gone.
     let (ours, theirs) = raw_line();
     drop(ours);
-    expect_found(this_test(test).env("EXPECTED", "not a segment"), &theirs);
+    expect_found(this_test(test).env("EXPECTED", "taken"), &theirs);
 }
 
 /// A line whose second end a child inherits.
@@ -264,6 +264,34 @@ fn a_grandchild_has_no_port() {
     with_watchdog(move || {
         let (port, mut peer) = Peer::spawn(test, Setup::new());
         assert_eq!(port.recv().unwrap().bytes(), FOUND.to_ne_bytes());
+        peer.expect_done();
+    });
+}
+
+// A line that several processes have inherited belongs to the first that asks; the others do no harm.
+#[test]
+fn a_second_heir_changes_nothing() {
+    const HEIR: &str = "ZEROPORT_TEST_HEIR";
+    let test = test_name(concat!(module_path!(), "::a_second_heir_changes_nothing"));
+    if is_peer_of(test) {
+        if std::env::var_os(HEIR).is_some() {
+            // The first heir closes our input once it has the port.
+            std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+            let error = parent_port().unwrap_err();
+            assert!(matches!(error, ParentPortError::Attach(AttachError::Detached)), "{error:?}");
+            std::process::exit(FOUND);
+        }
+        let mut heir = this_test(test).env(HEIR, "1").stdin(Stdio::piped()).spawn().unwrap();
+        be_peer(Setup::new(), |port| {
+            heir.stdin.take();
+            assert_eq!(heir.wait().unwrap().code(), Some(FOUND));
+            answer(port);
+        });
+    }
+    with_watchdog(move || {
+        let (port, mut peer) = Peer::spawn(test, Setup::new());
+        expect_answer(&port);
+        drop(port);
         peer.expect_done();
     });
 }
