@@ -144,7 +144,7 @@ pub enum PostError {
     /// The payload is longer than this channel can ever carry.
     #[error(
         "a payload of {len} bytes is too large for this channel, which carries at most {max}: \
-         make the channel with a capacity of at least {}", capacity_for(*len)
+         {}", way_for(*len)
     )]
     TooLarge {
         /// Bytes of the payload.
@@ -188,9 +188,14 @@ pub struct BatchError {
     pub source: PostError,
 }
 
-/// The capacity of a ring that carries payloads of `len` bytes.
-fn capacity_for(len: u64) -> u64 {
-    len.saturating_add(32).saturating_mul(2).checked_next_power_of_two().unwrap_or(u64::MAX)
+/// How payloads of `len` bytes can be posted.
+fn way_for(len: u64) -> String {
+    match len.saturating_add(32).saturating_mul(2).checked_next_power_of_two() {
+        Some(capacity) if capacity <= MAX_CAPACITY => {
+            format!("make the channel with a capacity of at least {}", capacity.max(MIN_CAPACITY))
+        }
+        _ => "no capacity is enough, so post it in parts".into(),
+    }
 }
 
 /// Why there is no message.
@@ -244,7 +249,10 @@ pub enum DecodeError {
         found: u32,
     },
     /// The payload has a length that the type cannot have.
-    #[error("the payload has {len} bytes, which is not a whole number of {unit}-byte values")]
+    #[error(
+        "the payload has {len} bytes and a value {unit}: `pod` reads exactly one, `pod_slice` a whole \
+         number of them"
+    )]
     Length {
         /// Bytes of the payload.
         len: usize,

@@ -132,6 +132,12 @@ fn a_payload_that_is_too_large_is_told_what_would_carry_it() {
         let MessageChannel { port1, port2: _port2 } = Setup::new().capacity(advice / 2).open();
         too_large(port1.post_bytes(&vec![7; len]), len, advice as usize / 4 - 32);
     }
+    let most = MAX as usize / 2 - 32;
+    let told = |len| port1.reserve(len).unwrap_err().to_string();
+    assert!(told(most).ends_with(&MAX.to_string()), "{}", told(most));
+    for len in [most + 1, usize::MAX] {
+        assert!(told(len).ends_with("post it in parts"), "{}", told(len));
+    }
 }
 
 // The largest record takes half of the ring less one header, so it starts at another place each time.
