@@ -7,6 +7,8 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 const OPEN: u32 = 0;
 const CLOSED: u32 = 1;
 const VIOLATED: u32 = 2;
+const DIED: u32 = 3;
+const LOST: u32 = 4;
 
 /// How an end came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +26,8 @@ pub(crate) enum End {
 /// Shared by the halves of a port and its closers.
 #[derive(Debug)]
 pub(crate) struct Ends {
-    /// Whether the own end was closed, and why: `OPEN`, `CLOSED` or `VIOLATED`.
+    /// Whether the own end was closed, or the end of the channel reported, and why. The first of these
+    /// stays for ever.
     own: AtomicU32,
     /// Whether the line was seen to hang up.
     hung_up: AtomicBool,
@@ -35,7 +38,7 @@ impl Ends {
         Self { own: AtomicU32::new(OPEN), hung_up: AtomicBool::new(false) }
     }
 
-    /// How the own end was closed, if it was.
+    /// How the own end was closed, or the end of the channel reported, if it was.
     #[inline]
     pub(crate) fn own(&self) -> Option<End> {
         // Relaxed: says only that no more is to be done; whoever waits is woken through the line. A
@@ -43,8 +46,23 @@ impl Ends {
         match self.own.load(Ordering::Relaxed) {
             OPEN => None,
             VIOLATED => Some(End::Violated),
+            DIED => Some(End::Died),
+            LOST => Some(End::Lost),
             _ => Some(End::Closed),
         }
+    }
+
+    /// Notes that the end of the channel was reported, after the last message: from now on there is no
+    /// other reason, for either half.
+    pub(crate) fn report(&self, end: End) {
+        let end = match end {
+            End::Closed => CLOSED,
+            End::Violated => VIOLATED,
+            End::Died => DIED,
+            End::Lost => LOST,
+        };
+        // Relaxed: as in `own`. If it fails, an earlier reason stays.
+        let _ = self.own.compare_exchange(OPEN, end, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// How the other end is gone, if it is. `epoch` is that end's word.

@@ -179,6 +179,7 @@ pub enum PostError {
 /// assert!(matches!(source, PostError::TooLarge { .. }));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 #[error("{posted} messages of the batch were posted, then: {source}")]
 pub struct BatchError {

@@ -485,7 +485,7 @@ fn a_batch_does_not_count_what_came_after_the_close() {
         }
         [n]
     }));
-    let BatchError { posted, source } = refused.unwrap_err();
+    let BatchError { posted, source, .. } = refused.unwrap_err();
     expect_post_closed(Err(source), CloseReason::Closed);
     assert_eq!(posted, 0);
     expect_end(&port2, CloseReason::Closed);

@@ -40,6 +40,21 @@ fn killed_while_waiting(port: MessagePort, mut peer: Peer) {
     killer.join(Instant::now() + Duration::from_secs(60));
 }
 
+/// S-081: whatever is done to a port whose end was reported, the reason stays, on every verb.
+fn closed_after_the_death(port: MessagePort, mut peer: Peer) {
+    expect_here(&port);
+    peer.kill();
+    peer.wait();
+    expect_end(&port, CloseReason::PeerDied);
+    port.closer().close();
+    expect_end(&port, CloseReason::PeerDied);
+    assert_eq!(port.peer_state(), PeerState::Closed(CloseReason::PeerDied));
+    let late = port.post_bytes(b"late");
+    assert!(matches!(late, Err(PostError::Closed(CloseReason::PeerDied))), "{late:?}");
+}
+
+doomed!(the_reason_stays, Setup::new(), closed_after_the_death, wait_for_the_end);
+
 doomed!(
     seen_by_a_spinning_reader,
     Setup::new().strategy(Spin),

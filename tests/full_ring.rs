@@ -325,3 +325,31 @@ fn a_reader_owes_nothing_to_a_poster_that_spins_for_room() {
         drop(poster.join().unwrap());
     });
 }
+
+#[test]
+fn every_verb_that_is_given_time_takes_it() {
+    let MessageChannel { port1, port2 } = SMALL.open();
+    fill(&port1);
+    let time = Duration::from_millis(10);
+    let values = [0u64; 130];
+    let verbs: [&dyn Fn() -> Result<(), PostError>; 5] = [
+        &|| port1.post_timeout(&"a value".repeat(150), time),
+        &|| port1.post_bytes_timeout(&[0; 1000], time),
+        &|| port1.post_pod_timeout(&values, time),
+        &|| port1.post_pod_slice_timeout(&values, time),
+        &|| port1.reserve_timeout(1000, time).map(drop),
+    ];
+    for verb in verbs {
+        let start = Instant::now();
+        assert!(is_full(verb()));
+        assert!(start.elapsed() >= time, "given up too early");
+    }
+    assert!(is_full(port1.try_post_pod_slice(&values)));
+    port2.drain().for_each(drop);
+    for verb in verbs {
+        verb().unwrap();
+        port2.drain().for_each(drop);
+    }
+    port1.try_post_pod_slice(&values).unwrap();
+    assert_eq!(port2.recv().unwrap().pod_slice::<u64>().unwrap(), values);
+}

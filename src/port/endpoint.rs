@@ -103,6 +103,17 @@ impl Endpoint {
         self.ends.either(&self.peer().epoch).map(reason)
     }
 
+    /// Notes the end of the channel as it is reported; gives the reason that stays.
+    pub(super) fn report(&self, reason: CloseReason) -> CloseReason {
+        self.ends.report(match reason {
+            CloseReason::Closed => End::Closed,
+            CloseReason::PeerDied => End::Died,
+            CloseReason::Lost => End::Lost,
+            CloseReason::Violated => End::Violated,
+        });
+        self.own_end().unwrap_or(reason)
+    }
+
     pub(super) fn note_hang_up(&self) {
         self.ends.note_hang_up();
     }

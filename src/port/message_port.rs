@@ -205,6 +205,19 @@ impl MessagePort {
         self.sender.try_post_pod(value)
     }
 
+    /// As [`post_pod`](Self::post_pod), waiting for room at most so long.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_bytes`](Self::post_bytes), and [`PostError::Full`], not before the time is up.
+    pub fn post_pod_timeout<T: Tagged + NoUninit>(
+        &self,
+        value: &T,
+        timeout: Duration,
+    ) -> Result<(), PostError> {
+        self.sender.post_pod_timeout(value, timeout)
+    }
+
     /// Posts a slice of plain data as one message.
     ///
     /// # Errors
@@ -213,6 +226,29 @@ impl MessagePort {
     #[inline]
     pub fn post_pod_slice<T: Tagged + NoUninit>(&self, values: &[T]) -> Result<(), PostError> {
         self.sender.post_pod_slice(values)
+    }
+
+    /// As [`post_pod_slice`](Self::post_pod_slice), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_bytes`](Self::post_bytes), and [`PostError::Full`].
+    #[inline]
+    pub fn try_post_pod_slice<T: Tagged + NoUninit>(&self, values: &[T]) -> Result<(), PostError> {
+        self.sender.try_post_pod_slice(values)
+    }
+
+    /// As [`post_pod_slice`](Self::post_pod_slice), waiting for room at most so long.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_bytes`](Self::post_bytes), and [`PostError::Full`], not before the time is up.
+    pub fn post_pod_slice_timeout<T: Tagged + NoUninit>(
+        &self,
+        values: &[T],
+        timeout: Duration,
+    ) -> Result<(), PostError> {
+        self.sender.post_pod_slice_timeout(values, timeout)
     }
 
     /// Posts many byte messages, which the other side sees all at once as far as there is room for
@@ -257,6 +293,15 @@ impl MessagePort {
     /// As [`post_bytes`](Self::post_bytes), and [`PostError::Full`].
     pub fn try_reserve(&self, len: usize) -> Result<Loan<'_>, PostError> {
         self.sender.try_reserve(len)
+    }
+
+    /// As [`reserve`](Self::reserve), waiting for room at most so long.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_bytes`](Self::post_bytes), and [`PostError::Full`], not before the time is up.
+    pub fn reserve_timeout(&self, len: usize, timeout: Duration) -> Result<Loan<'_>, PostError> {
+        self.sender.reserve_timeout(len, timeout)
     }
 
     /// The longest payload that this port can post, in bytes: half the capacity less 32.

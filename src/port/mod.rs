@@ -12,6 +12,7 @@ mod hold;
 mod loan;
 mod message;
 mod message_port;
+mod plain;
 mod post;
 mod receive;
 mod wait;

@@ -4,14 +4,11 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytemuck::NoUninit;
-
 use crate::error::{BatchError, CloseReason, PostError};
 use crate::halves::Half;
 use crate::line::Line;
 use crate::ring::{Producer, Refusal, Reservation};
 use crate::segment::Region;
-use crate::tag::{Tagged, plain_data_tag};
 
 #[cfg(feature = "rkyv")]
 use super::encode::Serialisers;
@@ -94,42 +91,6 @@ impl Sender {
         &self.hold
     }
 
-    /// Posts bytes, untagged. See [`MessagePort::post_bytes`](crate::MessagePort::post_bytes).
-    #[inline]
-    pub fn post_bytes(&self, bytes: &[u8]) -> Result<(), PostError> {
-        self.post_raw(bytes, UNTAGGED, Patience::FOR_EVER)
-    }
-
-    /// As [`post_bytes`](Self::post_bytes), without waiting.
-    #[inline]
-    pub fn try_post_bytes(&self, bytes: &[u8]) -> Result<(), PostError> {
-        self.post_raw(bytes, UNTAGGED, Patience::None)
-    }
-
-    /// As [`post_bytes`](Self::post_bytes), waiting at most so long.
-    pub fn post_bytes_timeout(&self, bytes: &[u8], timeout: Duration) -> Result<(), PostError> {
-        self.post_raw(bytes, UNTAGGED, Patience::at_most(timeout))
-    }
-
-    /// Posts one value of plain data. See [`MessagePort::post_pod`](crate::MessagePort::post_pod).
-    #[inline]
-    pub fn post_pod<T: Tagged + NoUninit>(&self, value: &T) -> Result<(), PostError> {
-        self.post_raw(bytemuck::bytes_of(value), plain_data_tag::<T>(), Patience::FOR_EVER)
-    }
-
-    /// As [`post_pod`](Self::post_pod), without waiting.
-    #[inline]
-    pub fn try_post_pod<T: Tagged + NoUninit>(&self, value: &T) -> Result<(), PostError> {
-        self.post_raw(bytemuck::bytes_of(value), plain_data_tag::<T>(), Patience::None)
-    }
-
-    /// Posts a slice of plain data as one message. See
-    /// [`MessagePort::post_pod_slice`](crate::MessagePort::post_pod_slice).
-    #[inline]
-    pub fn post_pod_slice<T: Tagged + NoUninit>(&self, values: &[T]) -> Result<(), PostError> {
-        self.post_raw(bytemuck::cast_slice(values), plain_data_tag::<T>(), Patience::FOR_EVER)
-    }
-
     /// Lends room for a message of up to `len` bytes. See
     /// [`MessagePort::reserve`](crate::MessagePort::reserve).
     pub fn reserve(&self, len: usize) -> Result<Loan<'_>, PostError> {
@@ -141,22 +102,9 @@ impl Sender {
         self.lend(len, Patience::None)
     }
 
-    /// Posts many byte messages that appear at once. See
-    /// [`MessagePort::post_all_bytes`](crate::MessagePort::post_all_bytes).
-    pub fn post_all_bytes<I>(&self, messages: I) -> Result<usize, BatchError>
-    where
-        I: IntoIterator<Item: AsRef<[u8]>>,
-    {
-        self.post_each(messages, |bytes| self.post_bytes(bytes.as_ref()))
-    }
-
-    /// Posts many values of plain data that appear at once. See
-    /// [`MessagePort::post_all_pod`](crate::MessagePort::post_all_pod).
-    pub fn post_all_pod<'v, T: Tagged + NoUninit>(
-        &self,
-        values: impl IntoIterator<Item = &'v T>,
-    ) -> Result<usize, BatchError> {
-        self.post_each(values, |value| self.post_pod(value))
+    /// As [`reserve`](Self::reserve), waiting at most so long.
+    pub fn reserve_timeout(&self, len: usize, timeout: Duration) -> Result<Loan<'_>, PostError> {
+        self.lend(len, Patience::at_most(timeout))
     }
 
     /// How the other end is. See [`MessagePort::peer_state`](crate::MessagePort::peer_state).

@@ -30,8 +30,6 @@ const BURST_PAUSES: u32 = 16;
 pub struct Receiver {
     ring: Consumer<Region>,
     hold: Hold,
-    /// What the end of the channel was reported as; it never changes any more.
-    reported: Cell<Option<CloseReason>>,
     /// Whether room goes back in one piece at the end of a [`Drain`].
     draining: Cell<bool>,
     /// Where it stood when it last had to wait.
@@ -51,7 +49,6 @@ impl Receiver {
         Self {
             ring: Consumer::new(region, read),
             hold: Hold::new(Half::Receiver, endpoint, line, strategy),
-            reported: Cell::new(None),
             draining: Cell::new(false),
             waited_at: Cell::new(read),
             spare: RefCell::default(),
@@ -127,14 +124,11 @@ impl Receiver {
         Ok(self.hand_out(record))
     }
 
-    /// What forbids even to look: this handle is a copy, or the end was reported, or is our own.
+    /// What forbids even to look: this handle is a copy, or our end was closed or the end reported.
     #[inline(always)]
     fn check(&self) -> Result<(), RecvError> {
         if !self.hold.endpoint.is_original() {
             return Err(RecvError::Detached);
-        }
-        if let Some(reason) = self.reported.get() {
-            return Err(RecvError::Closed(reason));
         }
         match self.hold.endpoint.own_end() {
             None => Ok(()),
@@ -271,11 +265,10 @@ impl Receiver {
     /// Reports the end: the first reason is the one that stays.
     #[cold]
     fn report(&self, reason: CloseReason) -> RecvError {
-        let reason = self.reported.get().unwrap_or(reason);
-        self.reported.set(Some(reason));
         if reason == CloseReason::Violated {
             self.hold.violated();
         }
+        let reason = self.hold.endpoint.report(reason);
         self.hold.let_go();
         RecvError::Closed(reason)
     }
