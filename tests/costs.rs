@@ -386,3 +386,39 @@ fn no_wait_allocates() {
         );
     }
 }
+
+/// The steady stream itself, at both ends: a million messages, raw and typed by turns.
+#[test]
+fn a_million_messages_allocate_nothing() {
+    const WARM_UP: u64 = 1_000;
+    const MESSAGES: u64 = 1_000_000;
+    /// What this thread allocates from the end of the warm-up to the last message.
+    fn count(mut step: impl FnMut(u64)) -> u64 {
+        (0..WARM_UP).for_each(&mut step);
+        let before = ALLOCATIONS.get();
+        (WARM_UP..MESSAGES).for_each(step);
+        ALLOCATIONS.get() - before
+    }
+    let reading = |step| Reading { sensor: step as u32, values: [step as f64; 6] };
+    with_thread(
+        Setup::new().strategy(Spin),
+        move |port| {
+            let posted = count(|step| match step % 2 {
+                0 => port.post_pod(&[step; 8]).unwrap(),
+                _ => port.post(&reading(step)).unwrap(),
+            });
+            assert_eq!(posted, 0, "the poster allocates");
+            drop(port.recv());
+        },
+        |port| {
+            let received = count(|step| {
+                let message = port.recv().unwrap();
+                match step % 2 {
+                    0 => assert_eq!(message.pod::<[u64; 8]>().unwrap(), &[step; 8]),
+                    _ => assert_eq!(message.get::<Reading>().unwrap().sensor, step as u32),
+                }
+            });
+            assert_eq!(received, 0, "the reader allocates");
+        },
+    );
+}
