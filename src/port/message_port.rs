@@ -121,7 +121,8 @@ impl MessagePort {
     }
 
     /// Posts many values, which the other side sees all at once as far as there is room for them all.
-    /// Returns how many.
+    /// Returns how many. While the iterator runs nothing of the batch is certain to be visible, so it
+    /// must not wait for an answer to it.
     ///
     /// # Errors
     ///
@@ -252,7 +253,8 @@ impl MessagePort {
     }
 
     /// Posts many byte messages, which the other side sees all at once as far as there is room for
-    /// them all. Returns how many.
+    /// them all. Returns how many. While the iterator runs nothing of the batch is certain to be
+    /// visible, so it must not wait for an answer to it.
     ///
     /// # Errors
     ///
