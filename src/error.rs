@@ -173,7 +173,7 @@ pub enum PostError {
 ///
 /// let MessageChannel { port1, port2: _port2 } = MessageChannel::new()?;
 /// let too_large = vec![0; port1.max_payload() + 1];
-/// let BatchError { posted, source } =
+/// let BatchError { posted, source, .. } =
 ///     port1.post_all_bytes([&b"one"[..], b"two", &too_large]).unwrap_err();
 /// assert_eq!(posted, 2);
 /// assert!(matches!(source, PostError::TooLarge { .. }));
