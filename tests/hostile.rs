@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use ends::{expect_end, expect_post_closed};
 use rustix::fs::FallocateFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, send, sendmsg};
-use support::{Setup, alone, asleep, count_descriptors, in_thread, with_watchdog};
+use support::{Setup, alone, asleep, count_descriptors, in_all_ways, in_thread, with_watchdog};
 use zeroport::WaitStrategy::{Adaptive, Sleep, Spin};
 use zeroport::{CloseReason, MessageChannel, MessagePort, PeerState, PostError, RecvError};
 
@@ -625,3 +625,32 @@ impl Random {
         }
     }
 }
+
+/// Writes a head that no poster writes behind its own last message, and goes.
+fn break_the_own_ring(port: MessagePort) {
+    let mark = format!("{:>32}{:>16x}", std::process::id(), &raw const port as usize);
+    port.post_bytes(mark.as_bytes()).unwrap();
+    drop(port.recv().unwrap());
+    let (segment, payload) = descriptors("zeroport")
+        .into_iter()
+        .find_map(|number| {
+            let path = format!("/proc/self/fd/{number}");
+            let file = File::options().read(true).write(true).open(&path).ok()?;
+            let bytes = std::fs::read(&path).ok()?;
+            let place = bytes.windows(mark.len()).position(|bytes| bytes == mark.as_bytes())?;
+            Some((file, place))
+        })
+        .expect("the segment that holds the mark");
+    segment.write_all_at(&[0xff; 8], (payload + mark.len()) as u64).unwrap();
+}
+
+// S-124, whoever the hostile side is: a thread or a process of its own.
+in_all_ways!(
+    a_broken_ring_is_found_wherever_its_breaker_lives,
+    |port| {
+        assert_eq!(port.recv().unwrap().bytes().len(), 48);
+        port.post_bytes(b"go on").unwrap();
+        expect_end(&port, CloseReason::Violated);
+    },
+    break_the_own_ring
+);
