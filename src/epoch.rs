@@ -71,7 +71,7 @@ impl Epoch {
         Self::new((self.0 >> STATE_BITS).wrapping_add(1), state)
     }
 
-    /// What the word becomes when its holder lets go.
+    /// What the word becomes when the holder of a fresh end lets go before anybody else knows of it.
     pub(crate) const fn let_go(self) -> Self {
         self.next(State::InTransit)
     }
@@ -84,21 +84,33 @@ pub(crate) fn look(word: &AtomicU64) -> State {
     Epoch(word.load(Ordering::Acquire)).state()
 }
 
-/// Makes the caller the holder of a port in transit; `None` if it is not the one that was meant.
+/// Lets go of the own side, held since `open`; gives what the next holder has to find. `None` if it is
+/// not ours any more.
+pub(crate) fn let_go(word: &AtomicU64, open: Epoch) -> Option<Epoch> {
+    let in_transit = open.let_go();
+    // ADOPT: Release pairs with the Acquire in `adopt`, so that the next holder sees what we left.
+    // Relaxed on failure: nothing is read.
+    word.compare_exchange(open.0, in_transit.0, Ordering::Release, Ordering::Relaxed)
+        .is_ok()
+        .then_some(in_transit)
+}
+
+/// Makes the caller the holder of a port in transit; `None` if it is not the one that was meant. Also
+/// for who let go and could not give it away.
 pub(crate) fn adopt(word: &AtomicU64, in_transit: Epoch) -> Option<Epoch> {
     let open = in_transit.next(State::Open);
     if in_transit.state() != State::InTransit {
         return None;
     }
-    // ADOPT: Acquire pairs with the Release in `set`, so that the new holder sees what the former one
-    // left. Not Release: whoever takes the port next pairs with the `set` by which we let go of it.
-    // Relaxed on failure: nothing is read.
+    // ADOPT: Acquire pairs with the Release in `let_go` and `set`, so that the new holder sees what the
+    // former one left. Not Release: whoever takes the port next pairs with the `let_go` by which we let
+    // go of it. Relaxed on failure: nothing is read.
     word.compare_exchange(in_transit.0, open.0, Ordering::Acquire, Ordering::Relaxed)
         .is_ok()
         .then_some(open)
 }
 
-/// Writes the own side's epoch: at creation, and when the holder lets go.
+/// Writes the epoch of an end that nobody else knows of yet.
 pub(crate) fn set(word: &AtomicU64, epoch: Epoch) {
     // ADOPT: pairs with the Acquire in `adopt`.
     word.store(epoch.0, Ordering::Release);

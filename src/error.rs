@@ -57,6 +57,10 @@ pub enum AttachError {
     /// It is sealed memory, but does not begin like a segment.
     #[error("not a zeroport segment: it does not begin with the magic bytes")]
     NotASegment,
+    /// What came with it is not what comes with a port: its line is none, or it stands where no port
+    /// can stand.
+    #[error("not a port: what describes it, or its line, is not what a zeroport program sends")]
+    NotAPort,
     /// It is of another version of the shared format.
     #[error(
         "the segment has format version {theirs}, this build reads version {ours}: \
@@ -133,9 +137,10 @@ impl AttachError {
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
-    /// The ring is full, and the call does not wait (any longer).
+    /// There is no room, and the call does not wait (any longer): the ring is full, or too many
+    /// messages with ports were not received yet.
     #[error(
-        "the ring is full ({len} bytes do not fit now): wait with `post`, or let the other side read"
+        "no room now for a message of {len} bytes: wait with `post`, or let the other side receive"
     )]
     Full {
         /// Bytes of the payload.
@@ -164,6 +169,50 @@ pub enum PostError {
     /// The value could not be serialised.
     #[error("cannot serialise the value: {0}")]
     Encode(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// One of the ports cannot be given away on this port.
+    #[error("port {index} of the list cannot be transferred: {reason}")]
+    Untransferable {
+        /// Its place in the list, from 0.
+        index: usize,
+        /// Why not.
+        reason: Untransferable,
+    },
+    /// The list is too long for one message.
+    #[error("a list of {count} ports is too long: send at most {max} with one message")]
+    TooManyPorts {
+        /// Ports in the list.
+        count: usize,
+        /// The most that one message carries.
+        max: usize,
+    },
+    /// The operating system refused to send descriptors: this process has too many, or this user has
+    /// too many on their way (`ETOOMANYREFS`), or memory has run out.
+    #[error(
+        "cannot send the ports ({0}): close descriptors, let earlier messages be received, or raise \
+         RLIMIT_NOFILE"
+    )]
+    Os(#[source] io::Error),
+}
+
+/// Why a port cannot be given away.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Untransferable {
+    /// It is the port on which the message is posted.
+    #[error("it is the port that should carry it")]
+    Carrier,
+    /// It is the other end of the port on which the message is posted: nobody could receive it.
+    #[error("it is the other end of the port that should carry it, so nobody could receive it")]
+    OtherEnd,
+    /// It was closed, or has reported the end of its channel.
+    #[error("it is at its end: {0}")]
+    Closed(CloseReason),
+    /// It is not this process's: a copy in a forked process, or somebody else has adopted it.
+    #[error("it belongs to somebody else")]
+    Detached,
+    /// It is of a trusted channel, and the carrier leads to somebody who is not trusted.
+    #[error("its channel is trusted and the carrier is not: make the channel untrusted")]
+    Trusted,
 }
 
 /// A batch that ended early: the first `posted` messages were posted, the next one was refused.
@@ -197,6 +246,56 @@ fn way_for(len: u64) -> String {
         }
         _ => "no capacity is enough, so post it in parts".into(),
     }
+}
+
+/// Why the ports of a message cannot be taken. They are all still there, but the one that
+/// [`Attach`](Self::Attach) names.
+///
+/// ```
+/// use zeroport::{MessageChannel, TakeError, transfer};
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// let MessageChannel { port1: port3, port2: port4 } = MessageChannel::new()?;
+/// port1.post_bytes_with(b"two", transfer![port3, port4])?;
+/// let message = port2.recv()?;
+/// let refused = message.take_ports::<1>();
+/// assert!(matches!(refused, Err(TakeError::Count { expected: 1, found: 2, .. })));
+/// let [_port3, _port4] = message.take_ports()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The message holds another number of ports; they are still there.
+    #[error("the message holds {found} ports, not {expected}")]
+    Count {
+        /// Ports asked for.
+        expected: usize,
+        /// Ports that were not taken yet.
+        found: usize,
+    },
+    /// The operating system refused descriptors or memory. The ports are still there: close some
+    /// descriptors, or raise `RLIMIT_NOFILE`, and ask again.
+    #[error(
+        "cannot take the ports ({0}): close descriptors, or raise RLIMIT_NOFILE, and try again"
+    )]
+    Os(#[source] io::Error),
+    /// An earlier message that is still held has its ports left for want of descriptors: take or drop
+    /// that one first.
+    #[error("an earlier message holds ports that could not be taken: take or drop those first")]
+    Behind,
+    /// This port is none, or not ours to take; it is gone. Those after it can be taken.
+    #[error("port {index} of the message cannot be taken: {source}")]
+    Attach {
+        /// Its place in the message, from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: AttachError,
+    },
+    /// The port that received the message is a copy in a forked process, or its channel was closed for
+    /// breaking the protocol.
+    #[error("the port that has received this message is not there any more")]
+    Detached,
 }
 
 /// Why there is no message.

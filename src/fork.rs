@@ -94,7 +94,7 @@ impl Mark {
     }
 }
 
-/// A line's end that a forked child must not keep.
+/// An end of a line or a lane, which a forked child must not keep.
 #[derive(Debug)]
 pub(crate) struct ForkSafeFd {
     fd: Option<OwnedFd>,
@@ -116,8 +116,34 @@ impl ForkSafeFd {
         Ok(fds.map(|fd| Self { fd: Some(fd), mark }))
     }
 
+    /// As [`make`](Self::make), for descriptors that come in an unknown number, with something else.
+    pub(crate) fn make_all<T>(
+        make: impl FnOnce() -> io::Result<(T, Vec<OwnedFd>)>,
+    ) -> io::Result<(T, Vec<Self>)> {
+        let mark = Mark::here()?;
+        let mut lines = lock();
+        let (made, fds) = make()?;
+        let list = lines.get_or_insert_default();
+        list.extend(fds.iter().map(AsRawFd::as_raw_fd));
+        Ok((made, fds.into_iter().map(|fd| Self { fd: Some(fd), mark }).collect()))
+    }
+
+    /// Takes the descriptor out of the list, for what a forked child may keep. `None` in such a child.
+    pub(crate) fn into_owned(mut self) -> Option<OwnedFd> {
+        if !self.mark.is_original() {
+            return None;
+        }
+        let fd = self.fd.take()?;
+        if let Some(list) = lock().as_mut() {
+            list.remove(&fd.as_raw_fd());
+        }
+        Some(fd)
+    }
+
+    /// The descriptor; an error in a forked child, where the number may be somebody else's by now.
     pub(crate) fn as_fd(&self) -> io::Result<BorrowedFd<'_>> {
-        self.fd.as_ref().map(AsFd::as_fd).ok_or_else(|| rustix::io::Errno::BADF.into())
+        let fd = self.fd.as_ref().filter(|_| self.mark.is_original());
+        fd.map(AsFd::as_fd).ok_or_else(|| rustix::io::Errno::BADF.into())
     }
 
     pub(crate) fn mark(&self) -> Mark {

@@ -11,7 +11,7 @@ use crate::layout::{HEADER_LEN, Identity, Side};
 use crate::line::Line;
 use crate::port::{ChannelOptions, MessageChannel, MessagePort};
 use crate::record;
-use crate::ring::{Consumer, Found, Memory, Producer, Refusal};
+use crate::ring::{Consumer, Content, Found, Memory, Producer, Refusal};
 use crate::segment::{Region, Segment};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -70,7 +70,7 @@ pub fn read_ring(words: &[u64], capacity: u64, read: u64, limit: usize) -> Optio
 /// released so much; checks that a poster believes only what is possible, and uses only free room.
 pub fn post_into_ring(capacity: u64, steps: &[(u32, u64)]) {
     let words = (0..capacity / 8).map(|_| AtomicU64::new(0)).collect();
-    let producer = Producer::new(Heap { words, released: AtomicU64::new(0) }, 0, 0);
+    let producer = Producer::new(Heap { words, released: AtomicU64::new(0) }, 0);
     let (mut next, mut believed) = (0, 0);
     for &(len, released) in steps {
         producer.memory().released.store(released, Ordering::Relaxed);
@@ -86,7 +86,7 @@ pub fn post_into_ring(capacity: u64, steps: &[(u32, u64)]) {
                 assert_eq!(reservation.payload_offset(), offset, "the place that the twin expects");
                 assert!(offset + reservation.payload_len() <= capacity, "inside");
                 assert!(end + record::HEADER_LEN <= believed + capacity, "free");
-                producer.publish(reservation, len, 0);
+                producer.publish(reservation, Content::plain(len as usize, 0));
                 next = end;
             }
             Err(Refusal::Full) => {

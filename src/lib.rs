@@ -156,6 +156,8 @@ mod wake;
 mod ends;
 mod ring;
 mod sleep;
+mod steps;
+mod ticket;
 
 #[cfg(not(loom))]
 mod barrier;
@@ -164,7 +166,11 @@ mod error;
 #[cfg(not(loom))]
 mod fork;
 #[cfg(not(loom))]
+mod lane;
+#[cfg(not(loom))]
 mod line;
+#[cfg(not(loom))]
+mod packet;
 #[cfg(all(feature = "rkyv", not(loom)))]
 mod payload;
 #[cfg(not(loom))]
@@ -188,14 +194,14 @@ pub use tag::{Tagged, tag_of_name, tag_of_plain_data};
 #[cfg(not(loom))]
 pub use error::{
     AttachError, BatchError, CloseReason, DecodeError, OpenError, ParentPortError, PostError,
-    RecvError, SpawnError,
+    RecvError, SpawnError, TakeError, Untransferable,
 };
 #[cfg(all(feature = "rkyv", not(loom)))]
 pub use payload::{EncodeError, EncodeWriter, Encoder, Postable, Readable};
 #[cfg(not(loom))]
 pub use port::{
     ChannelOptions, Closer, Drain, Loan, Message, MessageChannel, MessagePort, PeerState, Receiver,
-    Sender, Trust, WaitStrategy,
+    Sender, TransferError, TransferList, Transferable, Trust, WaitStrategy,
 };
 #[cfg(not(loom))]
 pub use spawn::{parent_port, spawn};

@@ -2,23 +2,22 @@
 //!
 //! * A bell is one packet of one byte. It carries no state; `EAGAIN` on it means that enough bells lie
 //!   there already.
+//! * A lane's end comes as a packet of [`LANE_END`] with one descriptor. It must not be lost when this
+//!   process has no descriptor for it: so whatever lies on the line is looked at before it is taken.
 //! * The kernel hangs the line up when the last copy of the other end is closed, so also when its
 //!   holder dies. `shutdown` says the same while copies still exist.
-//! * `ECONNRESET` says that the other end went away with bells unread, *before* what is still queued
-//!   for us: read on until the end.
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown,
-    socketpair,
-};
+use rustix::net::{SendFlags, Shutdown, send, shutdown};
 
 use crate::fork::{ForkSafeFd, Mark};
+use crate::packet::{self, Ahead};
 
 /// Tries of a bell that the kernel has no memory for.
 const BELL_TRIES: u32 = 8;
@@ -26,10 +25,21 @@ const BELL_TRIES: u32 = 8;
 /// More bells than a socket buffer holds.
 const MAX_BELLS: u32 = 1024;
 
+/// The packet with which a lane's end comes.
+const LANE_END: [u8; 8] = *b"zp-lane\0";
+
+/// How long a wait lasts where the line is blocked by what cannot be taken.
+const BLOCKED_WAIT: Duration = Duration::from_millis(1);
+
 /// One end of a line. Dropping it hangs up, also where copies of it exist.
 #[derive(Debug)]
 pub(crate) struct Line {
-    fd: ForkSafeFd,
+    /// `None` once it was given away.
+    fd: Option<ForkSafeFd>,
+    mark: Mark,
+    /// The lane's end that was found on the line. Locked while something is taken off it: what was
+    /// looked at is what is taken, also where two halves share the line.
+    lane: Mutex<Option<ForkSafeFd>>,
 }
 
 /// What became of a bell.
@@ -50,31 +60,44 @@ pub(crate) enum Heard {
     Bell,
     /// The other half of this port kicked us, the time is up, or somebody else took the bell.
     Nothing,
+    /// A lane's end that cannot be taken: this process may not have another descriptor.
+    Blocked,
     /// The other end is gone.
     HungUp,
 }
 
 impl Line {
-    /// A fresh line: both ends, of which one will usually be given away.
-    pub(crate) fn pair() -> io::Result<[ForkSafeFd; 2]> {
-        ForkSafeFd::make(|| {
-            let (first, second) =
-                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-            Ok([first, second])
-        })
-    }
-
     /// Holds an end of a line from now on.
     pub(crate) fn hold(fd: ForkSafeFd) -> Self {
-        Self { fd }
+        Self { mark: fd.mark(), fd: Some(fd), lane: Mutex::default() }
+    }
+
+    /// Closes this copy without hanging up: somebody else has the line now.
+    pub(crate) fn give_away(mut self) {
+        self.fd = None;
     }
 
     pub(crate) fn mark(&self) -> Mark {
-        self.fd.mark()
+        self.mark
     }
 
     pub(crate) fn as_fd(&self) -> io::Result<BorrowedFd<'_>> {
-        self.fd.as_fd()
+        self.fd.as_ref().ok_or(Errno::BADF)?.as_fd()
+    }
+
+    /// Gives the other side the end of a lane. Never blocks; `AGAIN`: the line is full.
+    pub(crate) fn send_lane(&self, end: BorrowedFd<'_>) -> Result<(), Errno> {
+        let fd = self.as_fd().map_err(|_| Errno::BADF)?;
+        packet::send(fd, &LANE_END, &[end])
+    }
+
+    /// The end of a lane that was found on the line.
+    pub(crate) fn take_lane(&self) -> Option<ForkSafeFd> {
+        self.found().take()
+    }
+
+    fn found(&self) -> MutexGuard<'_, Option<ForkSafeFd>> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Rings at the other end. Never blocks, never raises `SIGPIPE`.
@@ -95,18 +118,45 @@ impl Line {
     /// Sleeps until a bell, a hang-up, a kick of the other half, or the deadline.
     pub(crate) fn wait(&self, kick: Option<BorrowedFd<'_>>, deadline: Option<Instant>) -> Heard {
         if kick.is_none() && deadline.is_none() {
-            // One blocking call does for both halves of poll-and-read.
-            return self.receive(RecvFlags::empty());
+            // One blocking call instead of poll. It may end for a bell that the next one finds gone.
+            return match self.as_fd().map(|fd| packet::look(fd, true)) {
+                Ok(Ok(Ahead::Packet(len))) => self.take(Some(len)),
+                // A former holder can make the socket non-blocking: then fall back on poll.
+                Ok(Ok(Ahead::Nothing)) => self.poll_and_take(None, None),
+                Ok(Err(_)) | Err(_) => Heard::HungUp,
+            };
         }
-        self.poll(kick, deadline);
-        self.receive(RecvFlags::DONTWAIT)
+        self.poll_and_take(kick, deadline)
     }
 
-    /// Takes the bells that lie on the line. One for each sleep is the rule; a hostile side that rings
+    fn poll_and_take(&self, kick: Option<BorrowedFd<'_>>, deadline: Option<Instant>) -> Heard {
+        self.poll(PollFlags::IN | PollFlags::RDHUP, kick, deadline);
+        self.take(None)
+    }
+
+    /// For a line that is [`Heard::Blocked`]: waits a millisecond for a kick or a hang-up.
+    pub(crate) fn wait_blocked(&self, kick: Option<BorrowedFd<'_>>, deadline: Option<Instant>) {
+        let soon = Instant::now() + BLOCKED_WAIT;
+        let deadline = deadline.map_or(soon, |at| at.min(soon));
+        self.poll(PollFlags::RDHUP, kick, Some(deadline));
+    }
+
+    /// Waits until there is room in `lane`, or on the line itself, for what was refused with `AGAIN`;
+    /// also ends when the line hangs up.
+    pub(crate) fn wait_for_room(&self, lane: Option<BorrowedFd<'_>>, deadline: Option<Instant>) {
+        let Ok(fd) = self.as_fd() else { return };
+        let mut fds = [
+            PollFd::from_borrowed_fd(lane.unwrap_or(fd), PollFlags::OUT),
+            PollFd::from_borrowed_fd(fd, PollFlags::RDHUP),
+        ];
+        poll_until(&mut fds, deadline);
+    }
+
+    /// Takes what lies on the line. One bell for each sleep is the rule; a hostile side that rings
     /// without end keeps nobody here.
     pub(crate) fn clear(&self) -> Heard {
         for _ in 0..MAX_BELLS {
-            match self.receive(RecvFlags::DONTWAIT) {
+            match self.take(None) {
                 Heard::Bell => {}
                 heard => return heard,
             }
@@ -131,48 +181,68 @@ impl Line {
         }
     }
 
-    fn receive(&self, flags: RecvFlags) -> Heard {
+    /// Takes one packet off the line. `len`: what lies there, if that is known.
+    fn take(&self, len: Option<usize>) -> Heard {
         let Ok(fd) = self.as_fd() else { return Heard::HungUp };
-        loop {
-            let mut bell = [0; 1];
-            match recv(fd, &mut bell, flags) {
-                Ok((0, _)) => return self.nothing_received(),
-                Ok(_) => return Heard::Bell,
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) if self.is_hung_up() => return Heard::HungUp,
-                Err(Errno::CONNRESET) => {}
-                // A former holder can make the socket non-blocking: then fall back on poll.
-                Err(Errno::AGAIN) if !flags.contains(RecvFlags::DONTWAIT) => self.poll(None, None),
-                Err(Errno::AGAIN) => return Heard::Nothing,
-                Err(_) => return Heard::HungUp,
-            }
+        let mut lane = self.found();
+        let ahead = match len {
+            Some(len) => Ok(Ahead::Packet(len)),
+            None => packet::look(fd, false),
+        };
+        match ahead {
+            Ok(Ahead::Nothing) => Heard::Nothing,
+            // The end of the line, or an empty packet, which only a hostile side sends.
+            Ok(Ahead::Packet(0)) if self.is_hung_up() => Heard::HungUp,
+            Ok(Ahead::Packet(len)) if len == LANE_END.len() => take_lane_end(fd, &mut lane),
+            Ok(Ahead::Packet(_)) => match packet::skip(fd) {
+                Err(Errno::AGAIN) => Heard::Nothing,
+                _ => Heard::Bell,
+            },
+            Err(_) => Heard::HungUp,
         }
     }
 
-    /// No bytes: the end of the line, or an empty packet, which only a hostile side sends.
-    fn nothing_received(&self) -> Heard {
-        if self.is_hung_up() { Heard::HungUp } else { Heard::Bell }
-    }
-
-    fn poll(&self, kick: Option<BorrowedFd<'_>>, deadline: Option<Instant>) {
+    fn poll(&self, events: PollFlags, kick: Option<BorrowedFd<'_>>, deadline: Option<Instant>) {
         let Ok(fd) = self.as_fd() else { return };
         let mut fds = [
-            PollFd::new(&fd, PollFlags::IN | PollFlags::RDHUP),
-            PollFd::from_borrowed_fd(kick.unwrap_or(fd), PollFlags::IN),
+            PollFd::from_borrowed_fd(fd, events),
+            PollFd::from_borrowed_fd(
+                kick.unwrap_or(fd),
+                if kick.is_some() { PollFlags::IN } else { events },
+            ),
         ];
-        loop {
-            let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
-            match poll(&mut fds, left.as_ref()) {
-                Err(Errno::INTR) => {}
-                _ => return,
+        poll_until(&mut fds, deadline);
+    }
+}
+
+/// Takes the packet with a lane's end. What comes beyond the one lane that an honest side sends is
+/// dropped.
+fn take_lane_end(line: BorrowedFd<'_>, lane: &mut Option<ForkSafeFd>) -> Heard {
+    match packet::take(line, &mut [0; LANE_END.len()]) {
+        Ok((_, ends)) => {
+            for end in ends {
+                lane.get_or_insert(end);
             }
+            Heard::Bell
+        }
+        Err(Errno::AGAIN) => Heard::Nothing,
+        Err(_) => Heard::Blocked,
+    }
+}
+
+fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) {
+    loop {
+        let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+        match poll(fds, left.as_ref()) {
+            Err(Errno::INTR) => {}
+            _ => return,
         }
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if self.mark().is_original() {
+        if self.mark.is_original() {
             self.hang_up();
         }
     }

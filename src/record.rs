@@ -4,7 +4,7 @@
 //!         byte 0        4      5        6         8            12          16
 //!              ┌────────┬──────┬────────┬─────────┬────────────┬───────────┐
 //!              │ length │ kind │ flags  │ ports   │ type tag   │ reserved  │ payload …
-//!              │  u32   │  u8  │ u8 = 0 │ u16 = 0 │    u32     │  u32 = 0  │
+//!              │  u32   │  u8  │ u8 = 0 │   u16   │    u32     │  u32 = 0  │
 //!              └────────┴──────┴────────┴─────────┴────────────┴───────────┘
 //!               ╰──── head: zero = not published ─╯╰──────── detail ───────╯
 //! ```
@@ -27,8 +27,8 @@ pub(crate) const fn record_len(payload_len: u64) -> u64 {
 pub(crate) enum Head {
     /// Not published yet.
     Empty,
-    /// A message with this many bytes of payload.
-    Message { len: u32 },
+    /// A message with this many bytes of payload, and this many ports on the lane.
+    Message { len: u32, ports: u16 },
     /// The rest of the lap is unused.
     Filler,
     /// No poster that keeps the protocol writes this.
@@ -36,8 +36,8 @@ pub(crate) enum Head {
 }
 
 /// The head of a message.
-pub(crate) const fn message_head(len: u32) -> u64 {
-    len as u64 | (KIND_MESSAGE as u64) << 32
+pub(crate) const fn message_head(len: u32, ports: u16) -> u64 {
+    len as u64 | (KIND_MESSAGE as u64) << 32 | (ports as u64) << 48
 }
 
 /// The head that ends a lap.
@@ -60,8 +60,11 @@ pub(crate) const fn parse_head(head: u64) -> Head {
     let len = head as u32;
     match head >> 32 {
         0 if len == 0 => Head::Empty,
-        kind if kind == KIND_MESSAGE as u64 => Head::Message { len },
-        kind if kind == KIND_FILLER as u64 && len == 0 => Head::Filler,
+        rest if rest == KIND_MESSAGE as u64 => Head::Message { len, ports: 0 },
+        rest if rest == KIND_FILLER as u64 && len == 0 => Head::Filler,
+        rest if rest as u16 == KIND_MESSAGE as u16 => {
+            Head::Message { len, ports: (rest >> 16) as u16 }
+        }
         _ => Head::Broken,
     }
 }

@@ -12,6 +12,7 @@
 //!   this process writes there) or a trusted other side (which does not write what it published).
 #![allow(unsafe_code)]
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,6 +119,19 @@ impl Segment {
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
         self.memfd.as_fd()
     }
+
+    /// Which channel this is: an identity inside the segment could be forged.
+    pub(crate) fn id(&self) -> io::Result<SegmentId> {
+        let stat = fstat(&self.memfd)?;
+        Ok(SegmentId { device: stat.st_dev, inode: stat.st_ino })
+    }
+}
+
+/// Tells channels apart, wherever their ends have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentId {
+    device: u64,
+    inode: u64,
 }
 
 fn make_memfd() -> Result<OwnedFd, Errno> {

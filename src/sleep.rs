@@ -33,8 +33,9 @@ pub(crate) struct Sleeper {
 }
 
 impl Sleeper {
-    pub(crate) fn new(half: Half) -> Self {
-        Self { half, waiter: Waiter::default(), stray_bell: Cell::new(false) }
+    /// For the half that waits on `word`.
+    pub(crate) fn new(half: Half, word: &AtomicU32) -> Self {
+        Self { half, waiter: Waiter::new(word), stray_bell: Cell::new(false) }
     }
 
     pub(crate) fn half(&self) -> Half {

@@ -55,13 +55,21 @@ pub(crate) const ASLEEP: u32 = 2;
 pub(crate) const STREAM_AFTER: u32 = if cfg!(loom) { 1 } else { 64 };
 
 /// A waiter's private knowledge of its own word.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Waiter {
     streaming: Cell<bool>,
     successes: Cell<u32>,
 }
 
 impl Waiter {
+    /// For whoever comes to wait on `word`: what a former holder has promised there holds on, as ringers
+    /// may trust it still.
+    pub(crate) fn new(word: &AtomicU32) -> Self {
+        // Relaxed: the adoption of the port has brought what its former holder wrote.
+        let streaming = word.load(Ordering::Relaxed) == STREAMING;
+        Self { streaming: Cell::new(streaming), successes: Cell::default() }
+    }
+
     /// Notes that there was no need to wait. True when it is time to [`stream`](Self::stream).
     #[inline]
     pub(crate) fn succeeded(&self) -> bool {

@@ -51,7 +51,8 @@ impl Port {
 
     /// A half's part: waits for so many changes, one by one.
     fn wait(&self, half: Half, changes: u64) {
-        let (sleeper, bed) = (Sleeper::new(half), HalfBed { port: self, half });
+        let (sleeper, bed) =
+            (Sleeper::new(half, half.of(&self.words)), HalfBed { port: self, half });
         for change in 1..=changes {
             let seen = || (half.of(&self.changes).load(Ordering::Relaxed) >= change).then_some(());
             while sleeper.sleep(&bed, &self.asleep, half.of(&self.words), seen).is_none() {}

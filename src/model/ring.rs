@@ -4,7 +4,7 @@
 use loom::thread;
 
 use super::{Heap, check};
-use crate::ring::{Consumer, Found, Producer, Refusal};
+use crate::ring::{Consumer, Content, Found, Producer, Refusal};
 use loom::sync::Arc;
 
 type Poster = Producer<Arc<Heap>>;
@@ -13,21 +13,21 @@ type Reader = Consumer<Arc<Heap>>;
 /// Both sides of an empty ring, standing at `position`.
 fn sides(position: u64) -> (Poster, Reader) {
     let heap = Heap::at(position);
-    (Producer::new(Arc::clone(&heap), position, position), Consumer::new(heap, position))
+    (Producer::new(Arc::clone(&heap), position), Consumer::new(heap, position))
 }
 
 /// Posts a value of this length, which is also its tag.
 fn post(poster: &Poster, len: u64, value: u64) -> Result<(), Refusal> {
     let reservation = poster.reserve(len)?;
     poster.memory().fill(&reservation, value);
-    poster.publish(reservation, len as u32, value as u32);
+    poster.publish(reservation, Content::plain(len as usize, value as u32));
     Ok(())
 }
 
 fn stage(poster: &Poster, len: u64, value: u64) {
     let reservation = poster.reserve(len).unwrap();
     poster.memory().fill(&reservation, value);
-    poster.stage(reservation, len as u32, value as u32);
+    poster.stage(reservation, Content::plain(len as usize, value as u32));
 }
 
 /// Takes the next record if there is one; it has to be this one, whole.

@@ -8,7 +8,7 @@ use loom::thread;
 use super::barrier::{Barrier, step};
 use super::{Bells, Heap, check};
 use crate::halves::{Asleep, Half};
-use crate::ring::{Consumer, Found, Producer};
+use crate::ring::{Consumer, Content, Found, Producer};
 use crate::sleep::{Bed, Sleeper};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::wake::{could_not_ring, must_ring};
@@ -115,7 +115,8 @@ fn waiter_sees_all(start: Start, changes: u64, strikes_at: Option<usize>) {
     // One change: every run there is. More: every run with up to three forced switches.
     let max_preemptions = if changes > 1 { Some(3) } else { None };
     check(max_preemptions, move || {
-        let (shared, sleeper) = (shared(), Sleeper::new(Half::Receiver));
+        let shared = shared();
+        let sleeper = Sleeper::new(Half::Receiver, &shared.word);
         match start {
             Start::Fenced => {}
             Start::Streaming => sleeper.waiter().stream(&shared.word),
@@ -167,7 +168,8 @@ fn streaming_to_a_ringer_that_no_barrier_reaches() {
 #[should_panic(expected = "deadlock")]
 fn heeding_streaming_without_a_barrier_sleeps_for_ever() {
     check(None, || {
-        let (shared, sleeper) = (shared(), Sleeper::new(Half::Receiver));
+        let shared = shared();
+        let sleeper = Sleeper::new(Half::Receiver, &shared.word);
         sleeper.waiter().stream(&shared.word);
         let theirs = Arc::clone(&shared);
         let ringing = thread::spawn(move || make_all(&theirs, 1, true, 0));
@@ -180,7 +182,8 @@ fn heeding_streaming_without_a_barrier_sleeps_for_ever() {
 #[test]
 fn bell_that_could_not_be_rung() {
     check(None, || {
-        let (shared, sleeper) = (shared(), Sleeper::new(Half::Receiver));
+        let shared = shared();
+        let sleeper = Sleeper::new(Half::Receiver, &shared.word);
         let theirs = Arc::clone(&shared);
         let ringing = thread::spawn(move || make_all(&theirs, 2, false, 1));
         let look = || (shared.changes.load(Ordering::Relaxed) == 2).then_some(());
@@ -196,7 +199,7 @@ fn bell_that_could_not_be_rung() {
 fn post(poster: &Producer<Arc<Heap>>, value: u64) -> Option<()> {
     let reservation = poster.reserve(16).ok()?;
     poster.memory().fill(&reservation, value);
-    poster.publish(reservation, 16, 0);
+    poster.publish(reservation, Content::plain(16, 0));
     Some(())
 }
 
@@ -215,20 +218,20 @@ fn take(reader: &Consumer<Arc<Heap>>) -> Option<u64> {
 fn both_directions_over_a_ring() {
     check(Some(3), || {
         let heap = Heap::at(0);
-        let poster = Producer::new(Arc::clone(&heap), 0, 0);
+        let poster = Producer::new(Arc::clone(&heap), 0);
         let reader = Consumer::new(heap, 0);
         (1..=3).for_each(|value| post(&poster, value).unwrap());
         let (room, messages) = (shared(), shared());
         let (rooms, message) = (Arc::clone(&room), Arc::clone(&messages));
         let posting = thread::spawn(move || {
-            let (sleeper, asleep) = (Sleeper::new(Half::Sender), Asleep::default());
+            let (sleeper, asleep) = (Sleeper::new(Half::Sender, &rooms.word), Asleep::default());
             let bed = OneLine { bells: &rooms.bells, barrier: None };
             while sleeper.sleep(&bed, &asleep, &rooms.word, || post(&poster, 4)).is_none() {}
             if must_ring(&message.word, true) {
                 message.bells.ring();
             }
         });
-        let (sleeper, asleep) = (Sleeper::new(Half::Receiver), Asleep::default());
+        let (sleeper, asleep) = (Sleeper::new(Half::Receiver, &messages.word), Asleep::default());
         let bed = OneLine { bells: &messages.bells, barrier: None };
         let mut last = 0;
         while last < 4 {

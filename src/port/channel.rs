@@ -8,6 +8,7 @@ use crate::error::{OpenError, SpawnError};
 use crate::fork::ForkSafeFd;
 use crate::layout::{DEFAULT_CAPACITY, MAX_CAPACITY, MIN_CAPACITY, Side};
 use crate::line::Line;
+use crate::packet;
 use crate::segment::{Segment, is_legal_capacity};
 
 use super::{MessagePort, Trust, WaitStrategy};
@@ -31,6 +32,24 @@ pub struct MessageChannel {
 }
 
 impl MessageChannel {
+    /// Makes a channel whose ends do not trust each other: for ports that strangers get. See
+    /// [`Trust`](crate::Trust).
+    ///
+    /// ```
+    /// use zeroport::{MessageChannel, Trust};
+    ///
+    /// let MessageChannel { port1, port2: _for_a_stranger } = MessageChannel::untrusted()?;
+    /// assert_eq!(port1.trust(), Trust::Untrusted);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn untrusted() -> Result<Self, OpenError> {
+        ChannelOptions::new().trust(Trust::Untrusted).open()
+    }
+
     /// Makes a channel with the default options.
     ///
     /// # Errors
@@ -156,7 +175,7 @@ impl ChannelOptions {
         for side in &segment.header().sides {
             epoch::set(&side.epoch, Epoch::FIRST);
         }
-        let lines = Line::pair().map_err(OpenError::Os)?;
+        let lines = packet::pair().map_err(OpenError::Os)?;
         Ok(Parts { segment: Arc::new(segment), lines })
     }
 

@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::line::Line;
-
 use super::endpoint::Endpoint;
 use super::hold::Hold;
 
@@ -26,31 +24,22 @@ use super::hold::Hold;
 #[derive(Clone, Debug)]
 pub struct Closer {
     endpoint: Weak<Endpoint>,
-    line: Weak<Line>,
 }
 
 impl Closer {
     pub(super) fn new(hold: &Hold) -> Self {
-        Self { endpoint: Arc::downgrade(&hold.endpoint), line: Weak::clone(hold.shared_line()) }
+        Self { endpoint: Arc::downgrade(&hold.endpoint) }
     }
 
     /// Closes the port: whatever was not received is dropped, whoever waits on it gets
     /// [`Closed`](crate::CloseReason::Closed), and so does the other end after what was posted.
     ///
     /// A post that another thread makes at the same moment is either delivered whole or reports that
-    /// the port is closed. Closing twice does nothing; nor does closing what is closed or gone.
+    /// the port is closed. Closing twice does nothing; nor does closing what is closed, gone, or given
+    /// away in a message.
     pub fn close(&self) {
-        // Held until the epoch says closed: the port's owner may drop it as soon as it learns of this
-        // close, and whoever drops the line last hangs it up. Taken before the endpoint, as the owner
-        // drops it after.
-        let line = self.line.upgrade();
-        let Some(endpoint) = self.endpoint.upgrade() else { return };
-        if !endpoint.is_original() {
-            return;
-        }
-        endpoint.close(false);
-        if let Some(line) = line {
-            line.hang_up();
+        if let Some(endpoint) = self.endpoint.upgrade() {
+            endpoint.close(false);
         }
     }
 }

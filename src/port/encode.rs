@@ -11,12 +11,13 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use crate::error::{BatchError, PostError};
-use crate::payload::{Count, Postable, Sink, encode};
+use crate::payload::{Count, EncodeError, Postable, Sink, encode};
 use crate::ring::Reservation;
 use crate::segment::Region;
 use crate::tag::value_tag;
 
 use super::post::{Patience, Sender};
+use super::transfer_list::{TransferError, TransferList};
 
 impl Sender {
     /// Posts a value. See [`MessagePort::post`](crate::MessagePort::post).
@@ -96,6 +97,27 @@ impl Sender {
         }
     }
 
+    /// Serialises to private memory, as what gives ports away takes its time anyway; then posts that.
+    pub(super) fn post_value_with<T: Postable>(
+        &self,
+        value: &T,
+        patience: Patience,
+        list: TransferList,
+    ) -> Result<(), TransferError> {
+        let encoded = self.check().and_then(|()| self.check_carrier(&list)).and_then(|()| {
+            let bytes = RefCell::default();
+            let encoded = encode(value, &bytes);
+            let refused = |error: EncodeError| error.into_source().unwrap_or_else(fickle);
+            encoded.map_err(|error| PostError::Encode(refused(error)))?;
+            // A fork, or the end of the channel, may have come from inside the serialiser.
+            self.check().map(|()| bytes.into_inner())
+        });
+        match encoded {
+            Ok(bytes) => self.post_checked_with(&bytes, value_tag::<T>(), patience, list),
+            Err(source) => Err(TransferError::new(list, source)),
+        }
+    }
+
     #[cold]
     fn post_measured<T: Postable>(&self, value: &T, patience: Patience) -> Result<(), PostError> {
         let len = encode(value, &Count)
@@ -105,6 +127,13 @@ impl Sender {
         let reservation = self.reserve_room(len as u64, patience)?;
         self.serialise(value, reservation, patience)
             .unwrap_or_else(|| Err(PostError::Encode(fickle())))
+    }
+}
+
+impl Sink for RefCell<Vec<u8>> {
+    fn put(&self, bytes: &[u8]) -> Option<()> {
+        self.borrow_mut().extend_from_slice(bytes);
+        Some(())
     }
 }
 

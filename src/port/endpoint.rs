@@ -1,7 +1,8 @@
 //! What the two halves of a port and its closers share: the segment, the epoch, and the ends.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -13,19 +14,20 @@ use crate::error::CloseReason;
 use crate::fork::Mark;
 use crate::halves::{Asleep, Half};
 use crate::layout::{Side, SideWords};
+use crate::line::Line;
 use crate::segment::Segment;
+use crate::sync::Ordering;
 
 use super::Trust;
 
 /// How long a store may stay unseen where no barrier can be had.
 pub(super) const UNFENCED_DELAY: Duration = Duration::from_millis(1);
 
-/// One end of a channel, held by this process. The last one to let go closes it.
+/// One end of a channel, held by this process. The last half to let go closes it.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     segment: Arc<Segment>,
     side: Side,
-    epoch: Epoch,
     mark: Mark,
     trust: Trust,
     ends: Ends,
@@ -33,6 +35,18 @@ pub(super) struct Endpoint {
     /// The bells between the halves once they were split (`None`: the process had no descriptors for
     /// them).
     kicks: OnceLock<Option<[OwnedFd; 2]>>,
+    halves: AtomicUsize,
+    tenure: Mutex<Tenure>,
+}
+
+/// This process's right to the port, until it is closed or given away. Whoever does either holds the
+/// lock: no closer may hang up the line of somebody else, and none may find the port half given away.
+#[derive(Debug)]
+pub(super) struct Tenure {
+    /// The epoch since which it is ours; `None` once it was given away.
+    pub(super) epoch: Option<Epoch>,
+    /// To hang up; the halves hold it.
+    line: Weak<Line>,
 }
 
 impl Endpoint {
@@ -42,17 +56,24 @@ impl Endpoint {
         epoch: Epoch,
         mark: Mark,
         trust: Trust,
+        line: &Arc<Line>,
     ) -> Self {
         Self {
             segment,
             side,
-            epoch,
             mark,
             trust,
             ends: Ends::new(),
             asleep: Asleep::default(),
             kicks: OnceLock::new(),
+            halves: AtomicUsize::new(2),
+            tenure: Mutex::new(Tenure { epoch: Some(epoch), line: Arc::downgrade(line) }),
         }
+    }
+
+    /// Locks out closers. Never while code of the user runs, and never for long.
+    pub(super) fn tenure(&self) -> MutexGuard<'_, Tenure> {
+        self.tenure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn segment(&self) -> &Arc<Segment> {
@@ -118,17 +139,35 @@ impl Endpoint {
         self.ends.note_hang_up();
     }
 
-    /// Closes this end while others may be posting on it: afterwards no post reports success.
+    /// Closes this end while others may be posting on it: afterwards no post reports success. Then hangs
+    /// up, or it would look like a death.
     pub(super) fn close(&self, violated: bool) {
         if !self.is_original() {
             return;
         }
-        self.ends.close(&self.own().epoch, self.epoch, violated, || {
+        let tenure = self.tenure();
+        let Some(epoch) = tenure.epoch else { return };
+        self.ends.close(&self.own().epoch, epoch, violated, || {
             // Registered posters may heed `Streaming` for good, also where barriers are refused by now.
             if !barrier::demand() && barrier::is_registered() {
                 std::thread::sleep(UNFENCED_DELAY);
             }
         });
+        if let Some(line) = tenure.line.upgrade() {
+            line.hang_up();
+        }
+    }
+
+    /// Called by each half when it is dropped, before it lets go of the line: the second closes.
+    pub(super) fn let_half_go(&self) {
+        // HALVES: AcqRel pairs with itself in the other half: what that one has published comes before
+        // the close.
+        if self.halves.fetch_sub(1, Ordering::AcqRel) == 1
+            && self.is_original()
+            && let Some(epoch) = self.tenure().epoch
+        {
+            epoch::close(&self.own().epoch, epoch);
+        }
     }
 
     /// Makes the bells between the halves.
@@ -176,13 +215,5 @@ fn reason(end: End) -> CloseReason {
         End::Died => CloseReason::PeerDied,
         End::Lost => CloseReason::Lost,
         End::Violated => CloseReason::Violated,
-    }
-}
-
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        if self.is_original() {
-            epoch::close(&self.own().epoch, self.epoch);
-        }
     }
 }

@@ -1,27 +1,25 @@
 //! What a sender and a receiver have in common: a share of the endpoint, the line, a way of waiting.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::barrier;
 use crate::error::CloseReason;
 use crate::halves::Half;
-use crate::line::{Line, Rung};
+use crate::line::{Heard, Line, Rung};
 use crate::sync::{AtomicU32, Ordering};
 use crate::wake;
 
 use super::endpoint::Endpoint;
 use super::wait::{Look, Place, WaitStrategy, Waits};
 
-/// One half's hold on a port. The fields are dropped in this order: the epoch says closed before the
-/// line hangs up.
+/// One half's hold on a port. The fields are dropped in this order, after `drop`: the epoch says closed
+/// before the line hangs up.
 #[derive(Debug)]
 pub(super) struct Hold {
     pub(super) endpoint: Arc<Endpoint>,
     line: RefCell<Option<Arc<Line>>>,
-    /// The same line, to end it: the other half may still wait on what this one has let go.
-    shared: Weak<Line>,
     pub(super) waits: Waits,
 }
 
@@ -32,19 +30,18 @@ impl Hold {
         line: Arc<Line>,
         strategy: WaitStrategy,
     ) -> Self {
-        let shared = Arc::downgrade(&line);
-        let (line, waits) = (RefCell::new(Some(line)), Waits::new(half, strategy));
-        Self { endpoint, line, shared, waits }
+        let own = endpoint.own();
+        let word = match half {
+            Half::Sender => &own.room_wake,
+            Half::Receiver => &own.message_wake,
+        };
+        let waits = Waits::new(half, strategy, word);
+        Self { endpoint, line: RefCell::new(Some(line)), waits }
     }
 
     /// The line, unless the end of the channel was reported.
     pub(super) fn line(&self) -> Option<Arc<Line>> {
         self.line.borrow().clone()
-    }
-
-    /// The line, for as long as either half holds it.
-    pub(super) fn shared_line(&self) -> &Weak<Line> {
-        &self.shared
     }
 
     /// Lets the line go: nothing more will come of it, whatever the other side says later.
@@ -53,13 +50,15 @@ impl Hold {
         self.line.take();
     }
 
+    /// The line, for who gives the port away.
+    pub(super) fn take_line(&self) -> Option<Arc<Line>> {
+        self.line.take()
+    }
+
     /// Closes this end because the other side broke the protocol.
     #[cold]
     pub(super) fn violated(&self) -> CloseReason {
         self.endpoint.close(true);
-        if let Some(line) = self.shared.upgrade() {
-            line.hang_up();
-        }
         CloseReason::Violated
     }
 
@@ -98,12 +97,28 @@ impl Hold {
         self.waits.wait(Place { endpoint: &self.endpoint, line: &line, word }, deadline, look)
     }
 
+    /// Takes whatever lies on the line; a bell may have been for the other half.
+    pub(super) fn clear_line(&self, line: &Line) {
+        if line.clear() == Heard::HungUp {
+            self.endpoint.note_hang_up();
+        }
+        if let Some(other) = self.endpoint.asleep().must_kick(self.waits.half()) {
+            self.endpoint.kick(other);
+        }
+    }
+
     /// For callers that poll instead of waiting: learns of a death about once a millisecond.
     #[cold]
     pub(super) fn look_at_line(&self) {
         if let Some(line) = self.line.borrow().as_ref() {
             self.waits.look_at_line(&self.endpoint, line);
         }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.endpoint.let_half_go();
     }
 }
 

@@ -4,9 +4,10 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use crate::error::PostError;
-use crate::ring::Reservation;
+use crate::ring::{Content, Reservation};
 
-use super::post::{Sender, UNTAGGED};
+use super::post::{Patience, Sender, UNTAGGED};
+use super::transfer_list::{TransferError, TransferList};
 
 /// Room for one message, to be filled in place and then published.
 ///
@@ -71,20 +72,64 @@ impl<'p> Loan<'p> {
     ///
     /// As [`publish`](Self::publish).
     pub fn publish_tagged(mut self, len: usize, tag: u32) -> Result<(), PostError> {
+        let reservation = self.fill(len)?;
+        self.sender.publish(reservation, len, tag)
+    }
+
+    /// As [`publish_tagged`](Self::publish_tagged), and gives ports away with the message; waits until
+    /// they can be sent.
+    ///
+    /// ```
+    /// use zeroport::{MessageChannel, transfer};
+    ///
+    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// let MessageChannel { port1: port3, port2: port4 } = MessageChannel::new()?;
+    /// let mut loan = port1.reserve(5)?;
+    /// loan.copy_from_slice(b"hello");
+    /// loan.publish_with(5, 0, transfer![port3])?;
+    /// let [_port3] = port2.recv()?.take_ports()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`TransferError`] with the list, and as its source what [`publish`](Self::publish) says or
+    /// [`PostError::Untransferable`], [`PostError::TooManyPorts`], [`PostError::Os`].
+    pub fn publish_with(
+        mut self,
+        len: usize,
+        tag: u32,
+        list: impl Into<TransferList>,
+    ) -> Result<(), TransferError> {
+        let (list, sender) = (list.into(), self.sender);
+        match sender.check_carrier(&list).and_then(|()| self.fill(len)) {
+            Err(source) => Err(TransferError::new(list, source)),
+            Ok(reservation) if list.is_empty() => sender
+                .publish(reservation, len, tag)
+                .map_err(|source| TransferError::new(list, source)),
+            Ok(reservation) => {
+                let content = Content::plain(len, tag);
+                sender.give_away(reservation, content, Patience::FOR_EVER, list)
+            }
+        }
+    }
+
+    /// The reservation, with the message in it.
+    fn fill(&mut self, len: usize) -> Result<Reservation, PostError> {
         if len > self.len() {
             return Err(PostError::TooLarge { len: len as u64, max: self.len() as u64 });
         }
         self.sender.check()?;
-        let reservation = match std::mem::replace(&mut self.room, Room::Gone) {
-            Room::Ring(reservation) => reservation,
+        match std::mem::replace(&mut self.room, Room::Gone) {
+            Room::Ring(reservation) => Ok(reservation),
             Room::Private(reservation, private) => {
                 let filled = private.get(..len).unwrap_or_default();
                 self.sender.memory().write(reservation.payload_offset(), filled);
-                reservation
+                Ok(reservation)
             }
-            Room::Gone => return Ok(()),
-        };
-        self.sender.publish(reservation, len, tag)
+            // Not reached: who publishes has consumed the loan.
+            Room::Gone => Err(PostError::Busy),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::error::DecodeError;
 use crate::ring::Record;
 use crate::tag::{Tagged, plain_data_tag};
 
+use super::parcels::Parcel;
 use super::receive::Receiver;
 
 /// A received message.
@@ -33,22 +34,28 @@ use super::receive::Receiver;
 pub struct Message<'p> {
     receiver: &'p Receiver,
     record: Record,
-    /// The payload, if it does not lie in the ring.
-    copy: Option<Box<PrivateCopy>>,
+    /// What it has beside the ring, which is little or nothing: a message is mostly made and unmade in
+    /// registers.
+    aside: Option<Box<Aside>>,
 }
 
-/// The payload of a message on an untrusted port, in memory that nobody else can write.
+/// What a message has that does not lie in the ring.
 #[derive(Debug, Default)]
-pub(super) struct PrivateCopy {
+pub(super) struct Aside {
+    /// Whether the payload was copied here.
+    is_copy: bool,
+    /// The payload of a message on an untrusted port, in memory that nobody else can write.
     words: Vec<u64>,
     /// Words before the payload, so that it starts at a multiple of 16 bytes.
     skip: usize,
     len: usize,
+    ports: Option<Parcel>,
 }
 
-impl PrivateCopy {
+impl Aside {
     /// Has the words of a payload of `len` bytes filled in.
-    pub(super) fn fill(&mut self, len: u32, fill: impl FnOnce(&mut [u64])) {
+    pub(super) fn copy(&mut self, len: u32, fill: impl FnOnce(&mut [u64])) {
+        self.is_copy = true;
         self.len = len as usize;
         let words = self.len.div_ceil(8);
         self.words.clear();
@@ -57,6 +64,16 @@ impl PrivateCopy {
         if let Some(into) = self.words.get_mut(self.skip..self.skip + words) {
             fill(into);
         }
+    }
+
+    pub(super) fn is_copy(&self) -> bool {
+        self.is_copy
+    }
+
+    /// Makes it fit for another message; gives the ports of this one.
+    pub(super) fn take_ports(&mut self) -> Option<Parcel> {
+        self.is_copy = false;
+        self.ports.take()
     }
 
     #[inline(always)]
@@ -68,20 +85,29 @@ impl PrivateCopy {
 
 impl<'p> Message<'p> {
     #[inline(always)]
-    pub(super) fn new(
-        receiver: &'p Receiver,
-        record: Record,
-        copy: Option<Box<PrivateCopy>>,
-    ) -> Self {
-        Self { receiver, record, copy }
+    pub(super) fn new(receiver: &'p Receiver, record: Record, aside: Option<Box<Aside>>) -> Self {
+        Self { receiver, record, aside }
+    }
+
+    pub(super) fn with_ports(mut self, ports: Parcel) -> Self {
+        self.aside.get_or_insert_default().ports = Some(ports);
+        self
+    }
+
+    pub(super) fn receiver(&self) -> &'p Receiver {
+        self.receiver
+    }
+
+    pub(super) fn ports(&self) -> Option<&Parcel> {
+        self.aside.as_ref()?.ports.as_ref()
     }
 
     /// The payload, whatever its type.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
-        match &self.copy {
-            None => self.receiver.payload(self.record.payload_offset, self.record.payload_len),
-            Some(copy) => copy.bytes(),
+        match &self.aside {
+            Some(aside) if aside.is_copy => aside.bytes(),
+            _ => self.receiver.payload(self.record.payload_offset, self.record.payload_len),
         }
     }
 
@@ -174,9 +200,9 @@ impl<'p> Message<'p> {
 impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        match self.copy.take() {
+        match self.aside.take() {
             None => self.receiver.release(self.record.from, self.record.to),
-            Some(copy) => self.receiver.reuse(copy),
+            Some(aside) => self.receiver.let_go_aside(self.record, aside),
         }
     }
 }

@@ -9,14 +9,16 @@ use bytemuck::NoUninit;
 
 use crate::epoch::Epoch;
 use crate::error::{BatchError, PostError, RecvError};
+use crate::lane::{Incoming, Outgoing};
 use crate::layout::Side;
 use crate::line::Line;
 use crate::segment::Segment;
 use crate::tag::Tagged;
+use crate::ticket::Standing;
 
 use super::endpoint::Endpoint;
 use super::{
-    ChannelOptions, Closer, Drain, Loan, Message, PeerState, Receiver, Sender, WaitStrategy,
+    ChannelOptions, Closer, Drain, Loan, Message, PeerState, Receiver, Sender, Trust, WaitStrategy,
 };
 
 /// One end of a channel: posts to, and receives from, the other end only.
@@ -53,7 +55,22 @@ pub struct MessagePort {
     receiver: Receiver,
 }
 
+/// What a port is made of.
+pub(super) struct PortParts {
+    pub(super) segment: Arc<Segment>,
+    pub(super) line: Line,
+    pub(super) lanes: Lanes,
+}
+
+/// The lanes of a port, as far as it has them.
+#[derive(Default)]
+pub(super) struct Lanes {
+    pub(super) incoming: Option<Incoming>,
+    pub(super) outgoing: Option<Outgoing>,
+}
+
 impl MessagePort {
+    /// The end of a fresh channel.
     pub(crate) fn new(
         segment: Arc<Segment>,
         side: Side,
@@ -61,13 +78,30 @@ impl MessagePort {
         line: Line,
         options: ChannelOptions,
     ) -> Self {
-        let (mark, trust) = (line.mark(), options.trust_of_ports());
-        let strategy = options.strategy_of_ports();
-        let endpoint = Arc::new(Endpoint::new(segment, side, epoch, mark, trust));
-        let line = Arc::new(line);
+        let standing = Standing::fresh(side, epoch);
+        let (trust, strategy) = (options.trust_of_ports(), options.strategy_of_ports());
+        Self::assemble(
+            standing,
+            PortParts { segment, line, lanes: Lanes::default() },
+            trust,
+            strategy,
+        )
+    }
+
+    /// A port that stands where a former holder has left it.
+    pub(super) fn assemble(
+        standing: Standing,
+        parts: PortParts,
+        trust: Trust,
+        strategy: WaitStrategy,
+    ) -> Self {
+        let PortParts { segment, line, lanes: Lanes { incoming, outgoing } } = parts;
+        let Standing { side, epoch, next, read } = standing;
+        let (mark, line) = (line.mark(), Arc::new(line));
+        let endpoint = Arc::new(Endpoint::new(segment, side, epoch, mark, trust, &line));
         Self {
-            sender: Sender::new(Arc::clone(&endpoint), Arc::clone(&line), 0, strategy),
-            receiver: Receiver::new(endpoint, line, 0, strategy),
+            sender: Sender::new(Arc::clone(&endpoint), Arc::clone(&line), next, outgoing, strategy),
+            receiver: Receiver::new(endpoint, line, read, incoming, strategy),
         }
     }
 
@@ -77,6 +111,15 @@ impl MessagePort {
         send: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         self.sender.hold().line().map_or(Ok(()), |line| send(line.as_fd()?))
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.receiver.hold().endpoint
+    }
+
+    /// Both halves, for who gives the port away.
+    pub(super) fn halves(&self) -> (&Sender, &Receiver) {
+        (&self.sender, &self.receiver)
     }
 
     /// Posts a value, serialised by rkyv straight into the ring.
@@ -380,6 +423,12 @@ impl MessagePort {
         self.receiver.peer_state()
     }
 
+    /// Whether this port trusts whoever holds the other end. It is settled where the port comes from:
+    /// how the channel was made, and over which ports it came here.
+    pub fn trust(&self) -> Trust {
+        self.endpoint().trust()
+    }
+
     /// Chooses how this port waits, for messages and for room. It does not travel with the port.
     pub fn set_wait_strategy(&self, strategy: WaitStrategy) {
         self.sender.set_wait_strategy(strategy);
@@ -395,7 +444,7 @@ impl MessagePort {
     #[cold]
     fn after_failure(&self) {
         if self.receiver.hold().line().is_none() {
-            self.sender.hold().let_go();
+            self.sender.let_go();
         }
     }
 

@@ -1,5 +1,6 @@
 //! Ports: the public types, and the only place where ring, wake words, epoch and line meet.
 
+mod adopt;
 mod channel;
 mod closer;
 #[cfg(feature = "rkyv")]
@@ -12,9 +13,13 @@ mod hold;
 mod loan;
 mod message;
 mod message_port;
+mod parcels;
 mod plain;
 mod post;
+mod post_with;
 mod receive;
+mod transfer;
+mod transfer_list;
 mod wait;
 
 pub(crate) use channel::Parts;
@@ -25,6 +30,7 @@ pub use message::Message;
 pub use message_port::MessagePort;
 pub use post::Sender;
 pub use receive::{Drain, Receiver};
+pub use transfer_list::{TransferError, TransferList, Transferable};
 pub use wait::WaitStrategy;
 
 use crate::error::CloseReason;

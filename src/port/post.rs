@@ -1,13 +1,14 @@
 //! The sending way: post → reserve → serialise → publish → wake.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{BatchError, CloseReason, PostError};
 use crate::halves::Half;
+use crate::lane::Outgoing;
 use crate::line::Line;
-use crate::ring::{Producer, Refusal, Reservation};
+use crate::ring::{Content, Producer, Refusal, Reservation};
 use crate::segment::Region;
 
 #[cfg(feature = "rkyv")]
@@ -49,6 +50,8 @@ pub struct Sender {
     loaned: Cell<bool>,
     /// Whether records are staged, to appear at once.
     batching: Cell<bool>,
+    /// The lane, made when the first ports are posted.
+    lane: RefCell<Option<Arc<Outgoing>>>,
     /// Serialisers at work: one may write into the ring, those that it interrupted do not (R5).
     #[cfg(feature = "rkyv")]
     pub(super) serialisers: Serialisers,
@@ -74,14 +77,16 @@ impl Sender {
         endpoint: Arc<Endpoint>,
         line: Arc<Line>,
         next: u64,
+        lane: Option<Outgoing>,
         strategy: WaitStrategy,
     ) -> Self {
         let region = Region::new(Arc::clone(endpoint.segment()), endpoint.side());
         Self {
-            ring: Producer::new(region, next, next),
+            ring: Producer::new(region, next),
             hold: Hold::new(Half::Sender, endpoint, line, strategy),
             loaned: Cell::new(false),
             batching: Cell::new(false),
+            lane: RefCell::new(lane.map(Arc::new)),
             #[cfg(feature = "rkyv")]
             serialisers: Serialisers::default(),
         }
@@ -136,6 +141,26 @@ impl Sender {
     /// A handle that closes the port from any thread.
     pub fn closer(&self) -> Closer {
         Closer::new(&self.hold)
+    }
+
+    /// Where the next record goes.
+    pub(super) fn position(&self) -> u64 {
+        self.ring.position()
+    }
+
+    /// The lane, if there is one.
+    pub(super) fn lane(&self) -> Option<Arc<Outgoing>> {
+        self.lane.borrow().clone()
+    }
+
+    pub(super) fn set_lane(&self, lane: Outgoing) -> Arc<Outgoing> {
+        Arc::clone(self.lane.borrow_mut().insert(Arc::new(lane)))
+    }
+
+    /// Lets go of line and lane: nothing more will come of them.
+    pub(super) fn let_go(&self) {
+        self.hold.let_go();
+        self.lane.take();
     }
 
     pub(super) fn memory(&self) -> &Region {
@@ -265,21 +290,22 @@ impl Sender {
         len: usize,
         tag: u32,
     ) -> Result<(), PostError> {
-        if self.batching.get() {
-            self.ring.stage(reservation, len as u32, tag);
-            return Ok(());
-        }
-        self.ring.publish(reservation, len as u32, tag);
-        self.after_publish()
+        self.publish_content(reservation, Content::plain(len, tag));
+        if self.batching.get() { Ok(()) } else { self.own_end() }
     }
 
-    /// Wakes the reader; tells if this end was closed before the message was certain to be seen.
+    /// As [`publish`](Self::publish), for who knows that this end is not being closed.
     #[inline(always)]
-    fn after_publish(&self) -> Result<(), PostError> {
-        self.hold.notify(&self.hold.endpoint.peer().message_wake);
-        self.own_end()
+    pub(super) fn publish_content(&self, reservation: Reservation, content: Content) {
+        if self.batching.get() {
+            self.ring.stage(reservation, content);
+        } else {
+            self.ring.publish(reservation, content);
+            self.hold.notify(&self.hold.endpoint.peer().message_wake);
+        }
     }
 
+    /// Whether this end was closed before what was published is certain to be seen.
     #[inline(always)]
     fn own_end(&self) -> Result<(), PostError> {
         match self.hold.endpoint.own_end() {
@@ -288,7 +314,7 @@ impl Sender {
         }
     }
 
-    fn flush(&self) {
+    pub(super) fn flush(&self) {
         // A fork may have come from inside the caller's iterator.
         if self.is_original() && self.ring.flush() {
             self.hold.notify(&self.hold.endpoint.peer().message_wake);
@@ -322,7 +348,7 @@ impl Sender {
         if reason == CloseReason::Violated {
             self.hold.violated();
         }
-        self.hold.let_go();
+        self.let_go();
         PostError::Closed(reason)
     }
 

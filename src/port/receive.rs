@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{CloseReason, RecvError};
 use crate::halves::Half;
+use crate::lane::{Incoming, is_seqpacket};
 use crate::line::Line;
 use crate::ring::{Consumer, Found, Record};
 use crate::segment::Region;
@@ -14,7 +15,8 @@ use crate::wake;
 
 use super::endpoint::Endpoint;
 use super::hold::Hold;
-use super::message::{Message, PrivateCopy};
+use super::message::{Aside, Message};
+use super::parcels::{Missing, Parcels};
 use super::wait::{Look, WaitStrategy};
 use super::{Closer, PeerState, Trust};
 
@@ -35,7 +37,8 @@ pub struct Receiver {
     /// Where it stood when it last had to wait.
     waited_at: Cell<u64>,
     /// Private memory for the next message of an untrusted port.
-    spare: RefCell<Option<Box<PrivateCopy>>>,
+    spare: RefCell<Option<Box<Aside>>>,
+    parcels: Parcels,
 }
 
 impl Receiver {
@@ -43,6 +46,7 @@ impl Receiver {
         endpoint: Arc<Endpoint>,
         line: Arc<Line>,
         read: u64,
+        lane: Option<Incoming>,
         strategy: WaitStrategy,
     ) -> Self {
         let region = Region::new(Arc::clone(endpoint.segment()), endpoint.side().other());
@@ -52,6 +56,7 @@ impl Receiver {
             draining: Cell::new(false),
             waited_at: Cell::new(read),
             spare: RefCell::default(),
+            parcels: Parcels::new(lane),
         }
     }
 
@@ -121,7 +126,7 @@ impl Receiver {
             Found::Record(record) => record,
             Found::Nothing | Found::Broken => otherwise(self)?,
         };
-        Ok(self.hand_out(record))
+        if record.ports != 0 { self.hand_out_with_ports(record) } else { Ok(self.hand_out(record)) }
     }
 
     /// What forbids even to look: this handle is a copy, or our end was closed or the end reported.
@@ -192,23 +197,56 @@ impl Receiver {
     fn hand_out(&self, record: Record) -> Message<'_> {
         self.ring.take(record.to);
         self.hold.waits.succeeded(&self.hold.endpoint.own().message_wake);
-        let copy = match self.hold.endpoint.trust() {
+        let aside = match self.hold.endpoint.trust() {
             Trust::Trusted => None,
             Trust::Untrusted => {
-                let copy = self.copy_out(record.payload_offset, record.payload_len);
+                let aside = self.copy_out(record.payload_offset, record.payload_len);
                 self.release(record.from, record.to);
-                Some(copy)
+                Some(aside)
             }
         };
-        Message::new(self, record, copy)
+        Message::new(self, record, aside)
+    }
+
+    /// As [`hand_out`](Self::hand_out), with the ports that came with the message.
+    #[cold]
+    #[inline(never)]
+    fn hand_out_with_ports(&self, record: Record) -> Result<Message<'_>, RecvError> {
+        self.look_for_lane();
+        match self.parcels.receive(record.ports) {
+            Ok(parcel) => Ok(self.hand_out(record).with_ports(parcel)),
+            Err(Missing::Broken | Missing::Behind | Missing::Refused(_)) => Err(self.violated()),
+        }
+    }
+
+    /// Takes the lane's end off the line, if it is there: it was put there before the first record with
+    /// ports was published.
+    pub(super) fn look_for_lane(&self) {
+        let Some(line) = self.hold.line().filter(|_| self.parcels.lane().is_none()) else { return };
+        self.hold.clear_line(&line);
+        if let Some(end) = line.take_lane().filter(is_seqpacket) {
+            self.parcels.set_lane(Incoming::new(end));
+        }
+    }
+
+    pub(super) fn parcels(&self) -> &Parcels {
+        &self.parcels
+    }
+
+    /// Where the next record will be, for the next holder: all that was received is let go.
+    pub(super) fn settle(&self) -> u64 {
+        self.ring.release_all();
+        self.parcels.let_all_go();
+        self.give_back();
+        self.ring.position()
     }
 
     /// Copies a payload to private memory.
     #[cold]
-    fn copy_out(&self, offset: u64, len: u32) -> Box<PrivateCopy> {
-        let mut copy = self.spare.take().unwrap_or_default();
-        copy.fill(len, |into| self.ring.memory().copy_out(offset, into));
-        copy
+    fn copy_out(&self, offset: u64, len: u32) -> Box<Aside> {
+        let mut aside = self.spare.take().unwrap_or_default();
+        aside.copy(len, |into| self.ring.memory().copy_out(offset, into));
+        aside
     }
 
     /// The payload of a record that is held, on a trusted port.
@@ -236,10 +274,18 @@ impl Receiver {
         }
     }
 
-    /// Takes back the private memory of a message.
+    /// Lets go of what a message has beside the ring; keeps the memory for the next one.
     #[cold]
-    pub(super) fn reuse(&self, copy: Box<PrivateCopy>) {
-        self.spare.replace(Some(copy));
+    pub(super) fn let_go_aside(&self, record: Record, mut aside: Box<Aside>) {
+        if !aside.is_copy() {
+            self.release(record.from, record.to);
+        }
+        if let Some(parcel) = aside.take_ports()
+            && self.hold.endpoint.is_original()
+        {
+            self.parcels.let_go(parcel);
+        }
+        self.spare.replace(Some(aside));
     }
 
     fn stop_draining(&self) {
@@ -270,6 +316,7 @@ impl Receiver {
         }
         let reason = self.hold.endpoint.report(reason);
         self.hold.let_go();
+        self.parcels.close();
         RecvError::Closed(reason)
     }
 }

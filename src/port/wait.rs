@@ -65,15 +65,20 @@ pub(super) struct Place<'a> {
 }
 
 impl Waits {
-    pub(super) fn new(half: Half, strategy: WaitStrategy) -> Self {
+    /// For the half that waits on `word`.
+    pub(super) fn new(half: Half, strategy: WaitStrategy, word: &AtomicU32) -> Self {
         Self {
             strategy: Cell::new(strategy),
-            sleeper: Sleeper::new(half),
+            sleeper: Sleeper::new(half, word),
             spin: Cell::new(SPIN_MAX),
             probes: Cell::new(0),
             line_look: Cell::new(None),
             sleeps: Cell::new(0),
         }
+    }
+
+    pub(super) fn half(&self) -> Half {
+        self.sleeper.half()
     }
 
     pub(super) fn set_strategy(&self, strategy: WaitStrategy) {
@@ -240,6 +245,9 @@ impl LineBed<'_> {
         self.waits.sleeps.set(self.waits.sleeps.get() + 1);
         let deadline = if endpoint.is_deaf() { soon(deadline) } else { deadline };
         let heard = line.wait(endpoint.kick_of(half), deadline);
+        if heard == Heard::Blocked {
+            line.wait_blocked(endpoint.kick_of(half), deadline);
+        }
         endpoint.clear_kick(half);
         self.note(heard)
     }
@@ -275,7 +283,7 @@ impl Bed for LineBed<'_> {
     }
 }
 
-fn is_past(deadline: Option<Instant>) -> bool {
+pub(super) fn is_past(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|at| Instant::now() >= at)
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Record {
     pub(crate) payload_len: u32,
     /// The type tag; 0 is "untagged".
     pub(crate) tag: u32,
+    /// Ports that came over the lane.
+    pub(crate) ports: u16,
 }
 
 /// What a look at the ring finds.
@@ -91,7 +93,7 @@ impl<M: Memory> Consumer<M> {
         // PUBLISH: pairs with the Release in `Producer::publish` and `flush`.
         match parse_head(self.memory.word(from).load(Ordering::Acquire)) {
             Head::Empty => Found::Nothing,
-            Head::Message { len } => self.check(from, from, len),
+            Head::Message { len, ports } => self.check(from, from, len, ports),
             Head::Filler => self.peek_next_lap(from),
             Head::Broken => Found::Broken,
         }
@@ -153,6 +155,12 @@ impl<M: Memory> Consumer<M> {
         self.memory.released().store(held, Ordering::Release);
     }
 
+    /// Lets all taken records go, those that were forgotten too: nobody reads them any more.
+    pub(crate) fn release_all(&self) {
+        self.early.borrow_mut().clear();
+        self.held.set(self.read.get());
+    }
+
     #[cold]
     fn release_early(&self, from: u64, to: u64) {
         self.early.borrow_mut().push(Reverse((from, to)));
@@ -180,7 +188,7 @@ impl<M: Memory> Consumer<M> {
         let start = from + to_end;
         // Relaxed: written before the filler, whose Acquire has brought it.
         match parse_head(self.memory.word(start).load(Ordering::Relaxed)) {
-            Head::Message { len } => self.check(from, start, len),
+            Head::Message { len, ports } => self.check(from, start, len, ports),
             Head::Empty | Head::Filler | Head::Broken => Found::Broken,
         }
     }
@@ -205,7 +213,7 @@ impl<M: Memory> Consumer<M> {
     /// Checks a record's place: its length, that it ends with its lap at the latest (R3), and that the
     /// poster had that room: else it has written over what the reader holds (R2).
     #[inline(always)]
-    fn check(&self, from: u64, start: u64, payload_len: u32) -> Found {
+    fn check(&self, from: u64, start: u64, payload_len: u32, ports: u16) -> Found {
         let len = self.record_len(payload_len);
         if u64::from(payload_len) > self.cursor.max_payload()
             || len > self.cursor.to_end(start)
@@ -221,6 +229,7 @@ impl<M: Memory> Consumer<M> {
             payload_offset: self.cursor.offset(start) + HEADER_LEN,
             payload_len,
             tag: tag_of(detail),
+            ports,
         })
     }
 }

@@ -44,7 +44,7 @@ mod tests;
 
 pub(crate) use consumer::{Consumer, Found, Record};
 pub(crate) use cursor::Cursor;
-pub(crate) use producer::{Producer, Refusal, Reservation};
+pub(crate) use producer::{Content, Producer, Refusal, Reservation};
 
 use crate::sync::AtomicU64;
 

@@ -30,6 +30,25 @@ impl Reservation {
     }
 }
 
+/// What a record says of its payload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Content {
+    /// Bytes of payload.
+    pub(crate) len: u32,
+    /// The type tag; 0 is "untagged".
+    pub(crate) tag: u32,
+    /// Ports that came over the lane before.
+    pub(crate) ports: u16,
+}
+
+impl Content {
+    /// A message without ports.
+    #[inline(always)]
+    pub(crate) const fn plain(len: usize, tag: u32) -> Self {
+        Self { len: len as u32, tag, ports: 0 }
+    }
+}
+
 /// Why there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -56,15 +75,21 @@ pub(crate) struct Producer<M> {
 
 impl<M: Memory> Producer<M> {
     /// Stands at `next`, the end of all that was ever published here.
-    pub(crate) fn new(memory: M, next: u64, released: u64) -> Self {
+    pub(crate) fn new(memory: M, next: u64) -> Self {
         let cursor = Cursor::new(memory.capacity());
         Self {
             memory,
             cursor,
             next: Cell::new(next),
-            released: Cell::new(released),
+            // Less cannot have been given back; the first look at the word tells more.
+            released: Cell::new(next.saturating_sub(cursor.capacity())),
             withheld: Cell::new(None),
         }
+    }
+
+    /// Where the next record goes.
+    pub(crate) fn position(&self) -> u64 {
+        self.next.get()
     }
 
     pub(crate) fn memory(&self) -> &M {
@@ -109,18 +134,18 @@ impl<M: Memory> Producer<M> {
         Some(Reservation { next, start: next, payload_len, cursor: self.cursor })
     }
 
-    /// Makes the first `payload_len` bytes of a reservation a message, visible at once.
+    /// Makes the first bytes of a reservation a message, visible at once.
     #[inline(always)]
-    pub(crate) fn publish(&self, reservation: Reservation, payload_len: u32, tag: u32) {
-        let (offset, head) = self.write_headers(&reservation, payload_len, tag);
+    pub(crate) fn publish(&self, reservation: Reservation, what: Content) {
+        let (offset, head) = self.write_headers(&reservation, what);
         // PUBLISH: pairs with the Acquire in `Consumer::peek`; the reader that sees this word sees
         // the payload, the rest of the header and the zeroed word after the record.
         self.memory.word(offset).store(head, Ordering::Release);
     }
 
     /// As [`publish`](Self::publish), but visible only at [`flush`](Self::flush).
-    pub(crate) fn stage(&self, reservation: Reservation, payload_len: u32, tag: u32) {
-        let (offset, head) = self.write_headers(&reservation, payload_len, tag);
+    pub(crate) fn stage(&self, reservation: Reservation, what: Content) {
+        let (offset, head) = self.write_headers(&reservation, what);
         if self.withheld.get().is_none() {
             self.withheld.set(Some((offset, head)));
         } else {
@@ -139,19 +164,20 @@ impl<M: Memory> Producer<M> {
 
     /// Writes all of a record's headers but the one that publishes it, which is returned.
     #[inline(always)]
-    fn write_headers(&self, reservation: &Reservation, payload_len: u32, tag: u32) -> (u64, u64) {
+    fn write_headers(&self, reservation: &Reservation, what: Content) -> (u64, u64) {
+        let Content { len, tag, ports } = what;
         debug_assert_eq!(reservation.next, self.next.get(), "R5");
-        debug_assert!(u64::from(payload_len) <= reservation.payload_len);
+        debug_assert!(u64::from(len) <= reservation.payload_len);
         let Reservation { next, start, .. } = *reservation;
-        let end = start + record_len(u64::from(payload_len));
+        let end = start + record_len(u64::from(len));
         self.next.set(end);
         // Relaxed, all three: the Release that publishes the record comes later and covers them.
         self.memory.word(end).store(0, Ordering::Relaxed);
         self.memory.word(start + 8).store(detail(tag), Ordering::Relaxed);
         if start == next {
-            return (next, message_head(payload_len));
+            return (next, message_head(len, ports));
         }
-        self.memory.word(start).store(message_head(payload_len), Ordering::Relaxed);
+        self.memory.word(start).store(message_head(len, ports), Ordering::Relaxed);
         (next, filler_head())
     }
 

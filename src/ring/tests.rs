@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
-use super::{Consumer, Cursor, Found, Memory, Producer, Record, Refusal, Reservation};
+use super::{Consumer, Content, Cursor, Found, Memory, Producer, Record, Refusal, Reservation};
 use crate::record::{HEADER_LEN, Head, parse_head, record_len};
 use crate::sync::Ordering;
 use heap::Heap;
@@ -85,7 +85,7 @@ impl Twins {
     fn new(capacity: u64) -> Self {
         let heap = Heap::new(capacity);
         Self {
-            producer: Producer::new(Rc::clone(&heap), 0, 0),
+            producer: Producer::new(Rc::clone(&heap), 0),
             consumer: Consumer::new(Rc::clone(&heap), 0),
             heap,
             said: VecDeque::new(),
@@ -168,10 +168,10 @@ impl Twins {
         if at_once {
             // As a port does: what is staged goes first.
             self.flush();
-            self.producer.publish(reservation, len, said.0);
+            self.producer.publish(reservation, Content::plain(len as usize, said.0));
             self.said.push_back(said);
         } else {
-            self.producer.stage(reservation, len, said.0);
+            self.producer.stage(reservation, Content::plain(len as usize, said.0));
             self.staged.push_back(said);
         }
         self.laid(offset, len.into());
@@ -267,7 +267,7 @@ impl Twins {
             assert!(at.is_multiple_of(HEADER_LEN), "R4");
             let rest = self.capacity() - at % self.capacity();
             match head(at) {
-                Head::Message { len } => {
+                Head::Message { len, .. } => {
                     assert!(record_len(len.into()) <= rest, "R3: contiguous");
                     (messages, after_filler) = (messages + 1, false);
                     at += record_len(len.into());

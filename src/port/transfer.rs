@@ -1,0 +1,281 @@
+//! Giving ports away: check → reserve → detach → send → close the own copies → publish.
+//!
+//! A refused post has changed nothing. Until the descriptors were sent, a [`Departing`] port goes back
+//! to its holder when it is dropped; after that nothing can fail any more.
+//!
+//! The own copies are closed *before* the record is published: whoever sees the record is the only
+//! holder of what came with it, so its death hangs up the lines that it was given.
+
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, MutexGuard};
+
+use rustix::io::Errno;
+
+use crate::epoch::{self, Epoch};
+use crate::error::{PostError, Untransferable};
+use crate::lane::{Incoming, Outgoing};
+use crate::line::Line;
+use crate::packet;
+use crate::ring::{Content, Reservation};
+use crate::segment::SegmentId;
+use crate::steps::{Step, reach};
+use crate::ticket::{Standing, Ticket};
+
+use super::endpoint::{Endpoint, Tenure};
+use super::post::{Patience, Sender};
+use super::transfer_list::{TransferError, TransferList};
+use super::{MessagePort, Trust};
+
+/// The most ports that one message carries.
+pub(super) const MAX_PORTS: usize = 1024;
+
+impl Sender {
+    /// Posts bytes with a tag and whatever the list holds.
+    pub(super) fn post_raw_with(
+        &self,
+        bytes: &[u8],
+        tag: u32,
+        patience: Patience,
+        list: TransferList,
+    ) -> Result<(), TransferError> {
+        match self.check().and_then(|()| self.check_carrier(&list)) {
+            Ok(()) => self.post_checked_with(bytes, tag, patience, list),
+            Err(source) => Err(TransferError::new(list, source)),
+        }
+    }
+
+    /// As [`post_raw_with`](Self::post_raw_with), for a list that this port can carry.
+    pub(super) fn post_checked_with(
+        &self,
+        bytes: &[u8],
+        tag: u32,
+        patience: Patience,
+        list: TransferList,
+    ) -> Result<(), TransferError> {
+        if list.is_empty() {
+            let posted = self.post_raw(bytes, tag, patience);
+            return posted.map_err(|source| TransferError::new(list, source));
+        }
+        let room = self.take_turn().and_then(|()| self.reserve_room(bytes.len() as u64, patience));
+        match room {
+            Ok(room) => {
+                self.memory().write(room.payload_offset(), bytes);
+                self.give_away(room, Content::plain(bytes.len(), tag), patience, list)
+            }
+            Err(source) => Err(TransferError::new(list, source)),
+        }
+    }
+
+    /// Refuses what this port can never carry: itself, and its other end, however that came here.
+    pub(super) fn check_carrier(&self, list: &TransferList) -> Result<(), PostError> {
+        let (count, max) = (list.len(), MAX_PORTS);
+        if count > max {
+            return Err(PostError::TooManyPorts { count, max });
+        }
+        let id = |endpoint: &Endpoint| endpoint.segment().id().map_err(PostError::Os);
+        let carrier = &self.hold().endpoint;
+        let carrier_id: SegmentId = id(carrier)?;
+        for (index, port) in list.ports().enumerate() {
+            let endpoint = port.endpoint();
+            if id(endpoint)? == carrier_id {
+                let is_itself = endpoint.side() == carrier.side();
+                let reason =
+                    if is_itself { Untransferable::Carrier } else { Untransferable::OtherEnd };
+                return Err(PostError::Untransferable { index, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Posts a message that was written already, with a list that is not empty.
+    pub(super) fn give_away(
+        &self,
+        room: Reservation,
+        content: Content,
+        patience: Patience,
+        list: TransferList,
+    ) -> Result<(), TransferError> {
+        let tenure = match self.dispatch(&list, content.len, patience) {
+            Ok(tenure) => tenure,
+            Err(source) => return Err(TransferError::new(list, source)),
+        };
+        let ports = list.len() as u16;
+        // Unmaps the segments, and closes what is still open of them.
+        drop(list);
+        reach(Step::Closed);
+        self.publish_content(room, Content { ports, ..content });
+        reach(Step::Published);
+        drop(tenure);
+        Ok(())
+    }
+
+    /// Sends the descriptors of a whole list, or changes nothing. Nobody can close this port as long as
+    /// what it returns is held: a message whose ports have gone must be published.
+    fn dispatch(
+        &self,
+        list: &TransferList,
+        len: u32,
+        patience: Patience,
+    ) -> Result<MutexGuard<'_, Tenure>, PostError> {
+        loop {
+            let lane = self.make_lane(len, patience)?;
+            let tenure = self.hold().endpoint.tenure();
+            if self.hold().endpoint.end().is_none() {
+                match self.try_dispatch(list, &lane)? {
+                    Ok(()) => return Ok(tenure),
+                    Err(refused) => {
+                        drop(tenure);
+                        let lane = lane.as_fd().map_err(PostError::Os)?;
+                        self.after_refusal(refused, Some(lane), len, patience)?;
+                    }
+                }
+            } else {
+                drop(tenure);
+                self.check()?;
+            }
+        }
+    }
+
+    fn try_dispatch(
+        &self,
+        list: &TransferList,
+        lane: &Outgoing,
+    ) -> Result<Result<(), Errno>, PostError> {
+        let mut departing = Vec::with_capacity(list.len());
+        for (index, port) in list.ports().enumerate() {
+            let port = Departing::new(port, self.hold().endpoint.trust());
+            departing.push(port.map_err(|reason| PostError::Untransferable { index, reason })?);
+        }
+        reach(Step::Detached);
+        let tickets: Vec<Ticket> = departing.iter().map(|port| port.ticket).collect();
+        let fds = departing.iter().flat_map(Departing::fds).collect::<Result<Vec<_>, _>>();
+        let sent = lane.send(&tickets, &fds.map_err(PostError::Os)?);
+        if sent.is_ok() {
+            reach(Step::Sent);
+            departing.into_iter().for_each(Departing::gone);
+        }
+        Ok(sent)
+    }
+
+    /// The lane; made, and its other end sent over the line, at the first need.
+    fn make_lane(&self, len: u32, patience: Patience) -> Result<Arc<Outgoing>, PostError> {
+        if let Some(lane) = self.lane() {
+            return Ok(lane);
+        }
+        let [ours, theirs] = packet::pair().map_err(PostError::Os)?;
+        loop {
+            self.check()?;
+            let line = self.hold().line().ok_or(PostError::Detached)?;
+            match line.send_lane(theirs.as_fd().map_err(PostError::Os)?) {
+                Ok(()) => return Ok(self.set_lane(Outgoing::new(ours))),
+                Err(refused) => self.after_refusal(refused, None, len, patience)?,
+            }
+        }
+    }
+
+    /// What follows when the kernel refuses a packet: `Ok` is "try again".
+    fn after_refusal(
+        &self,
+        refused: Errno,
+        lane: Option<BorrowedFd<'_>>,
+        len: u32,
+        patience: Patience,
+    ) -> Result<(), PostError> {
+        match (refused, patience) {
+            (Errno::AGAIN, Patience::Until(deadline)) if !super::wait::is_past(deadline) => {
+                // What was staged must be visible, or the reader would never make room.
+                self.flush();
+                if let Some(line) = self.hold().line() {
+                    line.wait_for_room(lane, deadline);
+                }
+                self.note_hang_up();
+                self.check()
+            }
+            (Errno::AGAIN, _) => Err(PostError::Full { len: len.into() }),
+            (Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN, _) => {
+                self.note_hang_up();
+                self.check().and(Err(PostError::Os(refused.into())))
+            }
+            (errno, _) => Err(PostError::Os(errno.into())),
+        }
+    }
+
+    fn note_hang_up(&self) {
+        if self.hold().line().is_none_or(|line| line.is_hung_up()) {
+            self.hold().endpoint.note_hang_up();
+        }
+    }
+}
+
+/// A port that is about to be given away: in transit, and its holder's again when this is dropped.
+struct Departing<'p> {
+    port: &'p MessagePort,
+    /// Keeps closers out.
+    tenure: MutexGuard<'p, Tenure>,
+    in_transit: Option<Epoch>,
+    ticket: Ticket,
+    line: Arc<Line>,
+    incoming: Option<Arc<Incoming>>,
+    outgoing: Option<Arc<Outgoing>>,
+}
+
+impl<'p> Departing<'p> {
+    fn new(port: &'p MessagePort, carrier: Trust) -> Result<Self, Untransferable> {
+        let (sender, receiver) = port.halves();
+        let endpoint = port.endpoint();
+        if !endpoint.is_original() {
+            return Err(Untransferable::Detached);
+        }
+        let mut tenure = endpoint.tenure();
+        if let Some(reason) = endpoint.own_end() {
+            return Err(Untransferable::Closed(reason));
+        }
+        if carrier == Trust::Untrusted && endpoint.trust() == Trust::Trusted {
+            return Err(Untransferable::Trusted);
+        }
+        let line = receiver.hold().line().ok_or(Untransferable::Detached)?;
+        let open = tenure.epoch.ok_or(Untransferable::Detached)?;
+        // Found bells and all: what was taken off the line travels beside it.
+        receiver.look_for_lane();
+        let read = receiver.settle();
+        let in_transit =
+            epoch::let_go(&endpoint.own().epoch, open).ok_or(Untransferable::Detached)?;
+        tenure.epoch = None;
+        let (incoming, outgoing) = (receiver.parcels().lane(), sender.lane());
+        let standing =
+            Standing { side: endpoint.side(), epoch: in_transit, next: sender.position(), read };
+        let lanes = [incoming.is_some(), outgoing.is_some()];
+        let ticket = Ticket::new(standing, lanes, endpoint.trust() == Trust::Untrusted);
+        let in_transit = Some(in_transit);
+        Ok(Self { port, tenure, in_transit, ticket, line, incoming, outgoing })
+    }
+
+    /// Its descriptors, in the order that the ticket tells.
+    fn fds(&self) -> impl Iterator<Item = std::io::Result<BorrowedFd<'_>>> {
+        let segment = self.port.endpoint().segment().memfd();
+        let incoming = self.incoming.as_ref().map(|lane| lane.as_fd());
+        let outgoing = self.outgoing.as_ref().map(|lane| lane.as_fd());
+        [Some(Ok(segment)), Some(self.line.as_fd()), incoming, outgoing].into_iter().flatten()
+    }
+
+    /// Somebody else has it now: closes the own copy of the line, without hanging up.
+    fn gone(mut self) {
+        self.in_transit = None;
+        let (sender, receiver) = self.port.halves();
+        drop((sender.hold().take_line(), receiver.hold().take_line()));
+        let line = Arc::clone(&self.line);
+        drop(self);
+        // Only closers borrow the line beside the halves, and they were kept out.
+        if let Ok(line) = Arc::try_unwrap(line) {
+            line.give_away();
+        }
+    }
+}
+
+impl Drop for Departing<'_> {
+    fn drop(&mut self) {
+        let Some(in_transit) = self.in_transit else { return };
+        // A new generation: a descriptor that may have leaked meanwhile cannot be adopted.
+        self.tenure.epoch = epoch::adopt(&self.port.endpoint().own().epoch, in_transit);
+    }
+}

@@ -1,0 +1,170 @@
+//! What is given away with a message, and comes back if the post is refused.
+
+use std::fmt;
+
+use super::MessagePort;
+use crate::error::PostError;
+
+/// Something that a message can carry to whoever receives it.
+#[non_exhaustive]
+#[derive(Debug)]
+pub enum Transferable {
+    /// A port, with all that waits in it.
+    Port(MessagePort),
+}
+
+impl From<MessagePort> for Transferable {
+    fn from(port: MessagePort) -> Self {
+        Self::Port(port)
+    }
+}
+
+/// What a message carries: the list that [`post_with`](MessagePort::post_with) takes, and that comes
+/// back in the error if the post is refused. The receiver finds the ports in this order.
+///
+/// Made by [`transfer!`](crate::transfer), or from one port, an array, a vector or an iterator.
+///
+/// ```
+/// use zeroport::{MessageChannel, TransferList, transfer};
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// let list = transfer![port1, port2];
+/// assert_eq!(list.len(), 2);
+/// let ports = list.into_ports();
+/// let list = TransferList::from(ports);
+/// assert!(!list.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Default)]
+pub struct TransferList(Vec<Transferable>);
+
+/// Makes a [`TransferList`](crate::TransferList) of ports.
+///
+/// ```
+/// use zeroport::{MessageChannel, transfer};
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// let MessageChannel { port1: port3, port2: port4 } = MessageChannel::new()?;
+/// port1.post_bytes_with(b"yours", transfer![port3])?;
+///
+/// let [port3] = port2.recv()?.take_ports()?;
+/// port4.post_bytes(b"hello")?;
+/// assert_eq!(port3.recv()?.bytes(), b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[macro_export]
+macro_rules! transfer {
+    ($($item:expr),* $(,)?) => {
+        <$crate::TransferList as ::core::iter::FromIterator<$crate::Transferable>>::from_iter(
+            [$($crate::Transferable::from($item)),*],
+        )
+    };
+}
+
+impl TransferList {
+    /// An empty list: a post with it is a plain post.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Appends something.
+    pub fn push(&mut self, item: impl Into<Transferable>) {
+        self.0.push(item.into());
+    }
+
+    /// How many things there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The ports of the list, in its order.
+    pub fn into_ports(self) -> Vec<MessagePort> {
+        self.0.into_iter().map(|Transferable::Port(port)| port).collect()
+    }
+
+    pub(super) fn ports(&self) -> impl ExactSizeIterator<Item = &MessagePort> {
+        self.0.iter().map(|Transferable::Port(port)| port)
+    }
+}
+
+impl fmt::Debug for TransferList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransferList").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl FromIterator<Transferable> for TransferList {
+    fn from_iter<I: IntoIterator<Item = Transferable>>(items: I) -> Self {
+        Self(items.into_iter().collect())
+    }
+}
+
+impl FromIterator<MessagePort> for TransferList {
+    fn from_iter<I: IntoIterator<Item = MessagePort>>(ports: I) -> Self {
+        ports.into_iter().map(Transferable::from).collect()
+    }
+}
+
+impl IntoIterator for TransferList {
+    type Item = Transferable;
+    type IntoIter = std::vec::IntoIter<Transferable>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl From<MessagePort> for TransferList {
+    fn from(port: MessagePort) -> Self {
+        Self(vec![port.into()])
+    }
+}
+
+impl From<Vec<MessagePort>> for TransferList {
+    fn from(ports: Vec<MessagePort>) -> Self {
+        ports.into_iter().collect()
+    }
+}
+
+impl<const N: usize> From<[MessagePort; N]> for TransferList {
+    fn from(ports: [MessagePort; N]) -> Self {
+        ports.into_iter().collect()
+    }
+}
+
+/// A post with ports that was refused. Nothing was posted, nothing has changed, and the list is here.
+///
+/// ```
+/// use zeroport::{MessageChannel, PostError, TransferError, Untransferable, transfer};
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// let TransferError { list, source, .. } =
+///     port1.post_bytes_with(b"", transfer![port2]).unwrap_err();
+/// let reason = Untransferable::OtherEnd; // nobody would be left to receive it
+/// assert!(matches!(source, PostError::Untransferable { index: 0, reason: found } if found == reason));
+/// let port2 = list.into_ports().remove(0); // as it was
+/// port1.post_bytes(b"hello")?;
+/// assert_eq!(port2.recv()?.bytes(), b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct TransferError {
+    /// All that was to be given away, in the order in which it was listed.
+    pub list: TransferList,
+    /// Why it was not.
+    #[source]
+    pub source: PostError,
+}
+
+impl TransferError {
+    pub(super) fn new(list: TransferList, source: PostError) -> Self {
+        Self { list, source }
+    }
+}

@@ -1,0 +1,58 @@
+//! A port can be given away, with what waits in it, and its other end notices nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use support::conversation;
+use zeroport::{CloseReason, MessageChannel, MessagePort, RecvError, transfer};
+
+conversation!(
+    a_port_moves_with_its_messages,
+    |port: MessagePort| {
+        let MessageChannel { port1: mine, port2: theirs } = MessageChannel::new().unwrap();
+        mine.post_bytes(b"first").unwrap();
+        mine.post_bytes(b"second").unwrap();
+        assert_eq!(theirs.recv().unwrap().bytes(), b"first");
+        theirs.post_bytes(b"before").unwrap();
+        port.post_bytes_with(b"yours", transfer![theirs]).unwrap();
+        mine.post_bytes(b"third").unwrap();
+        assert_eq!(mine.recv().unwrap().bytes(), b"before");
+        assert_eq!(mine.recv().unwrap().bytes(), b"after");
+        assert_eq!(mine.recv().unwrap_err(), RecvError::Closed(CloseReason::Closed));
+    },
+    |port: MessagePort| {
+        let message = port.recv().unwrap();
+        assert_eq!(message.bytes(), b"yours");
+        let [theirs] = message.take_ports().unwrap();
+        assert_eq!(theirs.recv().unwrap().bytes(), b"second");
+        assert_eq!(theirs.recv().unwrap().bytes(), b"third");
+        theirs.post_bytes(b"after").unwrap();
+    },
+);
+
+conversation!(
+    many_ports_in_one_message,
+    |port: MessagePort| {
+        support::raise_descriptor_limit();
+        for count in [1, 2, 63, 64, 65, 126, 127, 253, 254, 1000] {
+            let (mine, theirs): (Vec<_>, Vec<_>) = (0..count)
+                .map(|_| MessageChannel::new().unwrap())
+                .map(|MessageChannel { port1, port2 }| (port1, port2))
+                .unzip();
+            port.post_pod_with(&count, theirs).unwrap();
+            for (index, port) in mine.iter().enumerate() {
+                assert_eq!(port.recv().unwrap().pod::<u64>().unwrap(), &(index as u64));
+            }
+        }
+    },
+    |port: MessagePort| {
+        support::raise_descriptor_limit();
+        while let Ok(message) = port.recv() {
+            let ports = message.take_all_ports().unwrap();
+            assert_eq!(ports.len(), *message.pod::<i32>().unwrap() as usize);
+            for (index, port) in ports.iter().enumerate() {
+                port.post_pod(&(index as u64)).unwrap();
+            }
+        }
+    },
+);
