@@ -177,9 +177,13 @@ mod payload;
 mod segment;
 
 #[cfg(not(loom))]
+mod contact;
+#[cfg(not(loom))]
 mod port;
 #[cfg(not(loom))]
 mod spawn;
+#[cfg(not(loom))]
+mod welcome;
 
 #[cfg(test)]
 #[cfg(loom)]
@@ -191,6 +195,11 @@ pub mod fuzzing;
 
 pub use tag::{Tagged, tag_of_name, tag_of_plain_data};
 
+#[cfg(not(loom))]
+pub use contact::{
+    AcceptError, Address, AddressError, AdmitError, BindError, Caller, ConnectError, Connection,
+    Credentials, Server, connect,
+};
 #[cfg(not(loom))]
 pub use error::{
     AttachError, BatchError, CloseReason, DecodeError, OpenError, ParentPortError, PostError,

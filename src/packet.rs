@@ -101,8 +101,11 @@ pub(crate) fn take(
     Ok(taken)
 }
 
-/// The packet at the head, with copies of its descriptors.
-fn peek(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
+/// The packet at the head, with copies of its descriptors; it stays there. As [`take`].
+pub(crate) fn peek(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+) -> Result<(usize, Vec<OwnedFd>), Errno> {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
     loop {
         let mut space = [MaybeUninit::uninit(); CONTROL];

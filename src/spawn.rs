@@ -1,7 +1,7 @@
 //! First contact with a child: `spawn` in the parent, `parent_port` in the child.
 //!
 //! The child inherits one end of the line, under the number that an environment variable names. The
-//! first packet on it is the welcome: which end of which segment, and the segment's descriptor.
+//! first packet on it is the [welcome](crate::welcome).
 //!
 //! # Invariants
 //!
@@ -13,43 +13,23 @@
 //! * **P4** A number that may be anybody's is asked about, and neither changed nor closed.
 #![allow(unsafe_code)]
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use bytemuck::{Pod, Zeroable};
-use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketType, recv, recvmsg, sendmsg, sockopt,
-};
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::net::{SocketType, sockopt};
 
-use crate::epoch::{self, Epoch};
 use crate::error::{AttachError, PARENT_VARIABLE, ParentPortError, SpawnError};
 use crate::fork::ForkSafeFd;
-use crate::layout::{MAGIC, Side, VERSION};
 use crate::line::Line;
 use crate::port::{ChannelOptions, MessagePort, Parts};
-use crate::segment::Segment;
+use crate::welcome::{self, Found};
 
 /// The lowest number that no standard stream uses.
 const FIRST_FREE_FD: RawFd = 3;
-
-/// The first packet on a line whose end is given to another process; the segment's descriptor comes
-/// with it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct Welcome {
-    magic: [u8; 8],
-    version: u32,
-    side: u32,
-    epoch: u64,
-}
-
-const _: () = assert!(size_of::<Welcome>() == 24, "part of the shared format");
 
 /// Starts a child process with a port.
 ///
@@ -94,11 +74,7 @@ fn start(
 ) -> io::Result<(MessagePort, Child)> {
     let [ours, theirs] = parts.lines;
     let theirs = above_standard_streams(theirs)?;
-    let in_transit = Epoch::FIRST.let_go();
-    epoch::set(&Side::Second.of(&parts.segment.header().sides).epoch, in_transit);
-    let (segment, ours) = (Arc::clone(&parts.segment), Line::hold(ours));
-    let port = MessagePort::new(segment, Side::First, Epoch::FIRST, ours, options);
-    port.send_welcome(|line| welcome(line, &parts.segment, in_transit))?;
+    let port = welcome::offer(parts.segment, Line::hold(ours), options)?;
 
     let inherited = theirs.as_fd()?;
     let number = inherited.as_raw_fd();
@@ -125,19 +101,6 @@ fn above_standard_streams(fd: ForkSafeFd) -> io::Result<ForkSafeFd> {
     Ok(moved)
 }
 
-/// Puts the welcome on the line.
-fn welcome(line: BorrowedFd<'_>, segment: &Segment, epoch: Epoch) -> io::Result<()> {
-    let side = Side::Second.to_wire();
-    let welcome = Welcome { magic: MAGIC, version: VERSION, side, epoch: epoch.to_wire() };
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let memfd = [segment.memfd()];
-    control.push(SendAncillaryMessage::ScmRights(&memfd));
-    let bytes = [IoSlice::new(bytemuck::bytes_of(&welcome))];
-    sendmsg(line, &bytes, &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
-    Ok(())
-}
-
 /// The port to the process that started this one with [`spawn`]. It can be taken once.
 ///
 /// What this process inherits stays open in programs that it starts itself before it has called this;
@@ -157,41 +120,38 @@ fn welcome(line: BorrowedFd<'_>, segment: &Segment, epoch: Epoch) -> io::Result<
 ///
 /// [`ParentPortError::NoParent`] if the process was not started by `spawn`, [`ParentPortError::Gone`]
 /// if the port was taken before, [`ParentPortError::Attach`] if the parent speaks another version or
-/// this process has no descriptor left. After that last one the port is lost; it cannot be asked for
-/// again.
+/// this process has no descriptor or memory left. After that last one ([`AttachError::Os`]) the port
+/// can be asked for again.
 pub fn parent_port() -> Result<MessagePort, ParentPortError> {
     static TAKING: Mutex<()> = Mutex::new(());
     let value = std::env::var(PARENT_VARIABLE).map_err(|_| ParentPortError::NoParent)?;
     let _one_at_a_time = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let gone = || ParentPortError::Gone { value: value.clone() };
     let number = inherited_line(&value).ok_or_else(gone)?;
-    // SAFETY: P3: the number is that of the line which the parent meant for us (it has the line's
-    // inode and was not taken before: see `inherited_line`), so nobody else owns it.
-    let line = unsafe { OwnedFd::from_raw_fd(number) };
-    Ok(take_parent_port(line)?)
+    Ok(take_parent_port(number)?)
 }
 
-fn take_parent_port(line: OwnedFd) -> Result<MessagePort, AttachError> {
-    fcntl_setfd(&line, FdFlags::CLOEXEC).map_err(AttachError::os)?;
-    // Not held yet: what is refused may be a copy of somebody else's line, which must not be hung up.
-    let [line] = ForkSafeFd::make(|| Ok([line])).map_err(AttachError::Os)?;
-    let (welcome, memfd) = {
-        let line = line.as_fd().map_err(AttachError::Os)?;
-        expect_welcome(line)?;
-        receive_welcome(line)?
+fn take_parent_port(number: RawFd) -> Result<MessagePort, AttachError> {
+    // SAFETY: P3: nobody takes the line meanwhile, so it stays open.
+    let found = welcome::look(unsafe { BorrowedFd::borrow_raw(number) });
+    if let Err(error @ AttachError::Os(_)) = found {
+        // The line stays what it was, for another try.
+        return Err(error);
+    }
+    let take = || {
+        // SAFETY: P3: the number is that of the line which the parent meant for us, and was not taken
+        // before (see `inherited_line`), so nobody else owns it.
+        let line = unsafe { OwnedFd::from_raw_fd(number) };
+        fcntl_setfd(&line, FdFlags::CLOEXEC)?;
+        Ok([line])
     };
-    if welcome.magic != MAGIC {
-        return Err(AttachError::NotASegment);
+    let [line] = ForkSafeFd::make(take).map_err(AttachError::Os)?;
+    match found? {
+        Found::Offer(offer) => offer.take(line, ChannelOptions::new()),
+        // The welcome was taken already, by another process that inherited the line too. What lies
+        // there now, if anything, is a bell for that one.
+        Found::Bell | Found::Nothing | Found::HangUp => Err(AttachError::Detached),
     }
-    if welcome.version != VERSION {
-        return Err(AttachError::Version { ours: VERSION, theirs: welcome.version });
-    }
-    let side = Side::from_wire(welcome.side).ok_or(AttachError::NotASegment)?;
-    let segment = Arc::new(Segment::attach(memfd)?);
-    let epoch =
-        epoch::adopt(&side.of(&segment.header().sides).epoch, Epoch::from_wire(welcome.epoch))
-            .ok_or(AttachError::Detached)?;
-    Ok(MessagePort::new(segment, side, epoch, Line::hold(line), ChannelOptions::new()))
 }
 
 /// The number of the inherited line, if `value` (`number:inode`) names it and it was not taken yet:
@@ -208,42 +168,4 @@ fn inherited_line(value: &str) -> Option<RawFd> {
     let is_line = sockopt::socket_type(fd).ok()? == SocketType::SEQPACKET;
     let is_meant = rustix::fs::fstat(fd).ok()?.st_ino == inode;
     (untaken && is_line && is_meant).then_some(number)
-}
-
-/// Refuses a line whose welcome was taken already, by another process that inherited it too. What lies
-/// there now, if anything, is a bell for that one.
-fn expect_welcome(line: BorrowedFd<'_>) -> Result<(), AttachError> {
-    let mut start = [0; 2];
-    match recv(line, &mut start, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Ok((0 | 1, _)) | Err(Errno::AGAIN) => Err(AttachError::Detached),
-        Ok(_) => Ok(()),
-        Err(error) => Err(AttachError::os(error)),
-    }
-}
-
-fn receive_welcome(line: BorrowedFd<'_>) -> Result<(Welcome, OwnedFd), AttachError> {
-    let mut welcome = Welcome::zeroed();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut bytes = [IoSliceMut::new(bytemuck::bytes_of_mut(&mut welcome))];
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let received = loop {
-        match recvmsg(line, &mut bytes, &mut control, flags) {
-            Err(Errno::INTR) => {}
-            received => break received.map_err(AttachError::os)?,
-        }
-    };
-    let memfd = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    if received.bytes != size_of::<Welcome>() || received.flags.contains(ReturnFlags::TRUNC) {
-        return Err(AttachError::NotASegment);
-    }
-    match memfd {
-        Some(memfd) => Ok((welcome, memfd)),
-        // The kernel leaves descriptors out when this process may not have more.
-        None if received.flags.contains(ReturnFlags::CTRUNC) => Err(AttachError::os(Errno::MFILE)),
-        None => Err(AttachError::NotASegment),
-    }
 }

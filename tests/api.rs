@@ -7,9 +7,11 @@ use std::fmt::Debug;
 
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use zeroport::{
-    AttachError, BatchError, ChannelOptions, CloseReason, Closer, DecodeError, Drain, EncodeError,
-    EncodeWriter, Loan, Message, MessageChannel, MessagePort, OpenError, ParentPortError,
-    PeerState, PostError, Receiver, RecvError, Sender, SpawnError, Trust, WaitStrategy,
+    AcceptError, Address, AddressError, AdmitError, AttachError, BatchError, BindError, Caller,
+    ChannelOptions, CloseReason, Closer, ConnectError, Connection, Credentials, DecodeError, Drain,
+    EncodeError, EncodeWriter, Loan, Message, MessageChannel, MessagePort, OpenError,
+    ParentPortError, PeerState, PostError, Receiver, RecvError, Sender, Server, SpawnError, Trust,
+    WaitStrategy,
 };
 
 // One thread at a time, and any thread.
@@ -22,7 +24,15 @@ assert_not_impl_any!(Sender: Sync, Clone);
 assert_impl_all!(Receiver: Send, Debug);
 assert_not_impl_any!(Receiver: Sync, Clone);
 
+assert_impl_all!(Connection: Send, Debug);
+assert_not_impl_any!(Connection: Sync, Clone);
+
 // Any number of threads.
+assert_impl_all!(Server: Send, Sync, Debug, std::os::fd::AsFd);
+assert_impl_all!(Caller: Send, Sync, Debug);
+assert_impl_all!(Credentials: Send, Sync, Debug);
+assert_not_impl_any!(Server: Clone);
+assert_not_impl_any!(Caller: Clone);
 assert_impl_all!(Closer: Send, Sync, Clone, Debug);
 
 // Bound to the thread that borrows the port.
@@ -36,14 +46,20 @@ assert_impl_all!(EncodeWriter<'static>: Debug);
 assert_not_impl_any!(EncodeWriter<'static>: Send, Sync, Clone);
 
 // Plain values.
+assert_impl_all!(Address: Send, Sync, Clone, Debug, Eq, std::hash::Hash);
 assert_impl_all!(ChannelOptions: Send, Sync, Copy, Debug, Default);
 assert_impl_all!(Trust: Send, Sync, Copy, Debug, Default, Eq, std::hash::Hash);
 assert_impl_all!(WaitStrategy: Send, Sync, Copy, Debug, Default, Eq, std::hash::Hash);
 assert_impl_all!(PeerState: Send, Sync, Copy, Debug, Eq, std::hash::Hash);
 
 // Errors that every error type of a program can hold.
+assert_impl_all!(AcceptError: Error, Send, Sync);
+assert_impl_all!(AddressError: Error, Send, Sync, Eq);
+assert_impl_all!(AdmitError: Error, Send, Sync);
 assert_impl_all!(AttachError: Error, Send, Sync);
 assert_impl_all!(BatchError: Error, Send, Sync);
+assert_impl_all!(BindError: Error, Send, Sync);
+assert_impl_all!(ConnectError: Error, Send, Sync);
 assert_impl_all!(CloseReason: Error, Send, Sync, Copy, Eq, std::hash::Hash);
 assert_impl_all!(DecodeError: Error, Send, Sync);
 assert_impl_all!(EncodeError: Error, Send, Sync);
@@ -57,6 +73,8 @@ const fn is_static<T: 'static>() {}
 const _: () = {
     is_static::<(AttachError, BatchError, CloseReason, DecodeError, EncodeError)>();
     is_static::<(OpenError, ParentPortError, PostError, RecvError, SpawnError)>();
+    is_static::<(AcceptError, AddressError, AdmitError, BindError, ConnectError)>();
+    is_static::<(Server, Caller, Connection, Credentials)>();
     is_static::<(MessagePort, MessageChannel, Sender, Receiver, Closer)>();
 };
 

@@ -74,7 +74,7 @@ impl MessageChannel {
 #[must_use = "options make nothing until they are opened"]
 pub struct ChannelOptions {
     capacity: [u64; 2],
-    trust: Trust,
+    trust: Option<Trust>,
     strategy: WaitStrategy,
 }
 
@@ -91,13 +91,10 @@ pub(crate) struct Parts {
 }
 
 impl ChannelOptions {
-    /// The defaults: 64 KiB for each direction, trusted, adaptive waiting.
+    /// The defaults: 64 KiB for each direction, adaptive waiting, and trust by where the other side
+    /// comes from (see [`trust`](Self::trust)).
     pub const fn new() -> Self {
-        Self {
-            capacity: [DEFAULT_CAPACITY; 2],
-            trust: Trust::Trusted,
-            strategy: WaitStrategy::Adaptive,
-        }
+        Self { capacity: [DEFAULT_CAPACITY; 2], trust: None, strategy: WaitStrategy::Adaptive }
     }
 
     /// Bytes of the ring in each direction: a power of two from 4 KiB to 1 GiB, checked when the
@@ -127,9 +124,11 @@ impl ChannelOptions {
         self
     }
 
-    /// Whether the holders of the channel trust each other. See [`Trust`].
+    /// Whether the holders of the channel trust each other. See [`Trust`]. Unless it is said here,
+    /// channels that are opened and children that are spawned are trusted; callers that a
+    /// [`Server`](crate::Server) admits, and servers that are connected to, are not.
     pub const fn trust(mut self, trust: Trust) -> Self {
-        self.trust = trust;
+        self.trust = Some(trust);
         self
     }
 
@@ -164,6 +163,13 @@ impl ChannelOptions {
     }
 
     pub(crate) fn make(self) -> Result<Parts, OpenError> {
+        let segment = self.make_segment()?;
+        let lines = packet::pair().map_err(OpenError::Os)?;
+        Ok(Parts { segment, lines })
+    }
+
+    /// The memory alone, for a line that is there already.
+    pub(crate) fn make_segment(self) -> Result<Arc<Segment>, OpenError> {
         for requested in self.capacity {
             if !is_legal_capacity(requested) {
                 let (min, max) = (MIN_CAPACITY, MAX_CAPACITY);
@@ -175,12 +181,16 @@ impl ChannelOptions {
         for side in &segment.header().sides {
             epoch::set(&side.epoch, Epoch::FIRST);
         }
-        let lines = packet::pair().map_err(OpenError::Os)?;
-        Ok(Parts { segment: Arc::new(segment), lines })
+        Ok(Arc::new(segment))
+    }
+
+    /// For channels between strangers: untrusted, unless somebody has said otherwise.
+    pub(crate) fn for_strangers(self) -> Self {
+        Self { trust: self.trust.or(Some(Trust::Untrusted)), ..self }
     }
 
     pub(super) fn trust_of_ports(self) -> Trust {
-        self.trust
+        self.trust.unwrap_or_default()
     }
 
     pub(super) fn strategy_of_ports(self) -> WaitStrategy {
