@@ -209,8 +209,9 @@ pub use error::{
 pub use payload::{EncodeError, EncodeWriter, Encoder, Postable, Readable};
 #[cfg(not(loom))]
 pub use port::{
-    ChannelOptions, Closer, Drain, Loan, Message, MessageChannel, MessagePort, PeerState, Receiver,
-    Sender, TransferError, TransferList, Transferable, Trust, WaitStrategy,
+    ChannelOptions, Closer, Drain, Loan, Message, MessageChannel, MessagePort, PeerState,
+    PortDescriptors, Receiver, Sender, TransferError, TransferList, Transferable, Trust,
+    WaitStrategy,
 };
 #[cfg(not(loom))]
 pub use spawn::{parent_port, spawn};

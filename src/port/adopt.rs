@@ -10,8 +10,8 @@ use crate::segment::Segment;
 use crate::steps::{Step, reach};
 use crate::ticket::Standing;
 
-use super::message_port::{Lanes, PortParts};
 use super::parcels::Missing;
+use super::parts::{Lanes, PortParts};
 use super::{Message, MessagePort, Trust, WaitStrategy};
 
 impl Message<'_> {

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{ChannelOptions, MessageChannel, MessagePort};
+use super::{ChannelOptions, MessageChannel, MessagePort, PortDescriptors, Trust};
 use crate::layout::{Identity, VERSION};
 use crate::tag::{Tagged, tag_of_name};
 
@@ -75,8 +75,23 @@ fn conversation() -> MessagePort {
     port2.try_post_bytes(&[0x22; 1504]).unwrap();
     receive(&port1, 1);
     port2.try_post_bytes(&[0x33; 1200]).unwrap();
+    // Two ports of one channel; both are let go unread.
+    let MessageChannel { port1: port3, port2: port4 } = options.open().unwrap();
+    port2.try_post_bytes_with(b"ports", [port3, port4]).unwrap();
     port1.close();
     port2
+}
+
+/// What travels with a port that has been posted to, read from, and given ports in both directions.
+fn ticket() -> PortDescriptors {
+    let options = ChannelOptions::new().capacity(CAPACITY).trust(Trust::Untrusted);
+    let MessageChannel { port1, port2 } = options.open().unwrap();
+    for _ in 0..2 {
+        port1.try_post_bytes_with(b"one", options.open().unwrap().port1).unwrap();
+        port2.try_post_bytes_with(b"twenty bytes of text", options.open().unwrap().port2).unwrap();
+    }
+    drop(port2.try_recv().unwrap());
+    port2.into_descriptors().unwrap()
 }
 
 /// All bytes of a channel's segment.
@@ -118,7 +133,9 @@ fn dump(bytes: &[u8]) -> String {
 
 #[test]
 fn golden_bytes() {
-    let found = dump(&segment(conversation()));
+    let parts = ticket();
+    assert_eq!(parts.descriptors.len(), 4, "segment, line, both lanes");
+    let found = format!("{}ticket\n{}", dump(&segment(conversation())), dump(&parts.ticket));
     let path = format!("{}/tests/golden/v{VERSION}.hex", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("ZEROPORT_WRITE_GOLDEN").is_some() {
         fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();

@@ -1,25 +1,14 @@
 //! The port itself: both halves in one handle.
 
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytemuck::NoUninit;
 
-use crate::epoch::Epoch;
 use crate::error::{BatchError, PostError, RecvError};
-use crate::lane::{Incoming, Outgoing};
-use crate::layout::Side;
-use crate::line::Line;
-use crate::segment::Segment;
 use crate::tag::Tagged;
-use crate::ticket::Standing;
 
-use super::endpoint::Endpoint;
-use super::{
-    ChannelOptions, Closer, Drain, Loan, Message, PeerState, Receiver, Sender, Trust, WaitStrategy,
-};
+use super::{Closer, Drain, Loan, Message, PeerState, Receiver, Sender, Trust, WaitStrategy};
 
 /// One end of a channel: posts to, and receives from, the other end only.
 ///
@@ -51,77 +40,11 @@ use super::{
 /// other end closes is lost with the channel; there is no receipt but a reply.
 #[derive(Debug)]
 pub struct MessagePort {
-    sender: Sender,
-    receiver: Receiver,
-}
-
-/// What a port is made of.
-pub(super) struct PortParts {
-    pub(super) segment: Arc<Segment>,
-    pub(super) line: Line,
-    pub(super) lanes: Lanes,
-}
-
-/// The lanes of a port, as far as it has them.
-#[derive(Default)]
-pub(super) struct Lanes {
-    pub(super) incoming: Option<Incoming>,
-    pub(super) outgoing: Option<Outgoing>,
+    pub(super) sender: Sender,
+    pub(super) receiver: Receiver,
 }
 
 impl MessagePort {
-    /// The end of a fresh channel.
-    pub(crate) fn new(
-        segment: Arc<Segment>,
-        side: Side,
-        epoch: Epoch,
-        line: Line,
-        options: ChannelOptions,
-    ) -> Self {
-        let standing = Standing::fresh(side, epoch);
-        let (trust, strategy) = (options.trust_of_ports(), options.strategy_of_ports());
-        Self::assemble(
-            standing,
-            PortParts { segment, line, lanes: Lanes::default() },
-            trust,
-            strategy,
-        )
-    }
-
-    /// A port that stands where a former holder has left it.
-    pub(super) fn assemble(
-        standing: Standing,
-        parts: PortParts,
-        trust: Trust,
-        strategy: WaitStrategy,
-    ) -> Self {
-        let PortParts { segment, line, lanes: Lanes { incoming, outgoing } } = parts;
-        let Standing { side, epoch, next, read } = standing;
-        let (mark, line) = (line.mark(), Arc::new(line));
-        let endpoint = Arc::new(Endpoint::new(segment, side, epoch, mark, trust, &line));
-        Self {
-            sender: Sender::new(Arc::clone(&endpoint), Arc::clone(&line), next, outgoing, strategy),
-            receiver: Receiver::new(endpoint, line, read, incoming, strategy),
-        }
-    }
-
-    /// Has something put on the line before anything else: first contact.
-    pub(crate) fn send_welcome(
-        &self,
-        send: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.sender.hold().line().map_or(Ok(()), |line| send(line.as_fd()?))
-    }
-
-    pub(super) fn endpoint(&self) -> &Endpoint {
-        &self.receiver.hold().endpoint
-    }
-
-    /// Both halves, for who gives the port away.
-    pub(super) fn halves(&self) -> (&Sender, &Receiver) {
-        (&self.sender, &self.receiver)
-    }
-
     /// Posts a value, serialised by rkyv straight into the ring.
     ///
     /// Allocates nothing for types that need no scratch space (rkyv keeps one scratch arena a

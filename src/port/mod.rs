@@ -3,6 +3,7 @@
 mod adopt;
 mod channel;
 mod closer;
+mod descriptors;
 #[cfg(feature = "rkyv")]
 mod encode;
 mod endpoint;
@@ -14,6 +15,7 @@ mod loan;
 mod message;
 mod message_port;
 mod parcels;
+mod parts;
 mod plain;
 mod post;
 mod post_with;
@@ -25,6 +27,7 @@ mod wait;
 pub(crate) use channel::Parts;
 pub use channel::{ChannelOptions, MessageChannel};
 pub use closer::Closer;
+pub use descriptors::PortDescriptors;
 pub use loan::Loan;
 pub use message::Message;
 pub use message_port::MessagePort;

@@ -208,19 +208,19 @@ impl Sender {
 }
 
 /// A port that is about to be given away: in transit, and its holder's again when this is dropped.
-struct Departing<'p> {
+pub(super) struct Departing<'p> {
     port: &'p MessagePort,
     /// Keeps closers out.
     tenure: MutexGuard<'p, Tenure>,
     in_transit: Option<Epoch>,
-    ticket: Ticket,
+    pub(super) ticket: Ticket,
     line: Arc<Line>,
     incoming: Option<Arc<Incoming>>,
     outgoing: Option<Arc<Outgoing>>,
 }
 
 impl<'p> Departing<'p> {
-    fn new(port: &'p MessagePort, carrier: Trust) -> Result<Self, Untransferable> {
+    pub(super) fn new(port: &'p MessagePort, carrier: Trust) -> Result<Self, Untransferable> {
         let (sender, receiver) = port.halves();
         let endpoint = port.endpoint();
         if !endpoint.is_original() {
@@ -251,7 +251,7 @@ impl<'p> Departing<'p> {
     }
 
     /// Its descriptors, in the order that the ticket tells.
-    fn fds(&self) -> impl Iterator<Item = std::io::Result<BorrowedFd<'_>>> {
+    pub(super) fn fds(&self) -> impl Iterator<Item = std::io::Result<BorrowedFd<'_>>> {
         let segment = self.port.endpoint().segment().memfd();
         let incoming = self.incoming.as_ref().map(|lane| lane.as_fd());
         let outgoing = self.outgoing.as_ref().map(|lane| lane.as_fd());
@@ -259,7 +259,7 @@ impl<'p> Departing<'p> {
     }
 
     /// Somebody else has it now: closes the own copy of the line, without hanging up.
-    fn gone(mut self) {
+    pub(super) fn gone(mut self) {
         self.in_transit = None;
         let (sender, receiver) = self.port.halves();
         drop((sender.hold().take_line(), receiver.hold().take_line()));
