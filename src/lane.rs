@@ -16,6 +16,7 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::fork::ForkSafeFd;
 use crate::packet::{self, Ahead, MAX_FDS};
+use crate::steps::{Step, reach};
 use crate::ticket::{Kind, TICKET_LEN, Ticket};
 
 /// The most tickets that one packet can carry: each has two descriptors at least.
@@ -97,6 +98,7 @@ fn send_in_parts(
         let count = now.iter().map(Ticket::fds).sum();
         let (fds_now, fds_later) = fds.split_at_checked(count).ok_or(Errno::INVAL)?;
         packet::send(socket, bytemuck::cast_slice(now), fds_now)?;
+        reach(Step::Packed);
         (tickets, fds) = (later, fds_later);
     }
     Ok(())
@@ -173,7 +175,10 @@ impl Incoming {
     fn unpack(&self, mut opened: Opened, count: usize) -> Result<Vec<Arrival>, NotHere> {
         while opened.arrivals.len() < count {
             match take_packet(opened.inner.as_fd().map_err(refused)?) {
-                Ok((tickets, fds)) => match_up(&tickets, fds, count, &mut opened.arrivals)?,
+                Ok((tickets, fds)) => {
+                    match_up(&tickets, fds, count, &mut opened.arrivals)?;
+                    reach(Step::Unpacked);
+                }
                 Err(NotHere::Refused(errno)) => {
                     *self.opened() = Some(opened);
                     return Err(NotHere::Refused(errno));

@@ -159,6 +159,8 @@ mod sleep;
 mod steps;
 mod ticket;
 
+mod tenure;
+
 #[cfg(not(loom))]
 mod barrier;
 #[cfg(not(loom))]

@@ -5,6 +5,8 @@
 pub(crate) enum Step {
     /// The ports are in transit, their descriptors still here.
     Detached,
+    /// A packet was put into an envelope, for more descriptors than one packet takes.
+    Packed,
     /// The descriptors are on the lane.
     Sent,
     /// The own copies are closed.
@@ -13,6 +15,8 @@ pub(crate) enum Step {
     Published,
     /// The record was found, its parcel not taken yet.
     Found,
+    /// A packet was taken out of an envelope.
+    Unpacked,
     /// The parcel was taken off the lane.
     Taken,
     /// The segment of a port was mapped.

@@ -1,15 +1,17 @@
-//! The only door to atomics, fences and spinning: the standard ones, or loom's under its models.
+//! The only door to atomics, fences, locks of the modelled layers, and spinning: the standard ones, or loom's under its models.
 
 #[cfg(not(loom))]
 pub(crate) use std::{
     hint::spin_loop,
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, compiler_fence, fence},
+    sync::{Mutex, MutexGuard},
 };
 
 #[cfg(loom)]
 pub(crate) use loom::{
     hint::spin_loop,
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
+    sync::{Mutex, MutexGuard},
 };
 
 /// loom runs each thread's steps in program order: there is no compiler to hold back. What is left is

@@ -1,22 +1,21 @@
 //! What the two halves of a port and its closers share: the segment, the epoch, and the ends.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::barrier;
 use crate::ends::{End, Ends};
-use crate::epoch::{self, Epoch};
+use crate::epoch::Epoch;
 use crate::error::CloseReason;
 use crate::fork::Mark;
 use crate::halves::{Asleep, Half};
 use crate::layout::{Side, SideWords};
 use crate::line::Line;
 use crate::segment::Segment;
-use crate::sync::Ordering;
+use crate::tenure::{Held, Tenure};
 
 use super::Trust;
 
@@ -35,17 +34,8 @@ pub(super) struct Endpoint {
     /// The bells between the halves once they were split (`None`: the process had no descriptors for
     /// them).
     kicks: OnceLock<Option<[OwnedFd; 2]>>,
-    halves: AtomicUsize,
-    tenure: Mutex<Tenure>,
-}
-
-/// This process's right to the port, until it is closed or given away. Whoever does either holds the
-/// lock: no closer may hang up the line of somebody else, and none may find the port half given away.
-#[derive(Debug)]
-pub(super) struct Tenure {
-    /// The epoch since which it is ours; `None` once it was given away.
-    pub(super) epoch: Option<Epoch>,
-    /// To hang up; the halves hold it.
+    tenure: Tenure,
+    /// To hang up, by who holds the tenure; the halves hold it.
     line: Weak<Line>,
 }
 
@@ -66,14 +56,14 @@ impl Endpoint {
             ends: Ends::new(),
             asleep: Asleep::default(),
             kicks: OnceLock::new(),
-            halves: AtomicUsize::new(2),
-            tenure: Mutex::new(Tenure { epoch: Some(epoch), line: Arc::downgrade(line) }),
+            tenure: Tenure::new(epoch),
+            line: Arc::downgrade(line),
         }
     }
 
     /// Locks out closers. Never while code of the user runs, and never for long.
-    pub(super) fn tenure(&self) -> MutexGuard<'_, Tenure> {
-        self.tenure.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn tenure(&self) -> Held<'_> {
+        self.tenure.hold()
     }
 
     pub(super) fn segment(&self) -> &Arc<Segment> {
@@ -145,28 +135,24 @@ impl Endpoint {
         if !self.is_original() {
             return;
         }
-        let tenure = self.tenure();
-        let Some(epoch) = tenure.epoch else { return };
-        self.ends.close(&self.own().epoch, epoch, violated, || {
+        let barrier = || {
             // Registered posters may heed `Streaming` for good, also where barriers are refused by now.
             if !barrier::demand() && barrier::is_registered() {
                 std::thread::sleep(UNFENCED_DELAY);
             }
-        });
-        if let Some(line) = tenure.line.upgrade() {
-            line.hang_up();
-        }
+        };
+        let hang_up = || {
+            if let Some(line) = self.line.upgrade() {
+                line.hang_up();
+            }
+        };
+        self.tenure.close(&self.ends, &self.own().epoch, violated, barrier, hang_up);
     }
 
     /// Called by each half when it is dropped, before it lets go of the line: the second closes.
     pub(super) fn let_half_go(&self) {
-        // HALVES: AcqRel pairs with itself in the other half: what that one has published comes before
-        // the close.
-        if self.halves.fetch_sub(1, Ordering::AcqRel) == 1
-            && self.is_original()
-            && let Some(epoch) = self.tenure().epoch
-        {
-            epoch::close(&self.own().epoch, epoch);
+        if self.is_original() {
+            self.tenure.let_half_go(&self.own().epoch);
         }
     }
 

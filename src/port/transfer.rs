@@ -7,11 +7,11 @@
 //! holder of what came with it, so its death hangs up the lines that it was given.
 
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::epoch::{self, Epoch};
+use crate::epoch::Epoch;
 use crate::error::{PostError, Untransferable};
 use crate::lane::{Incoming, Outgoing};
 use crate::line::Line;
@@ -19,9 +19,10 @@ use crate::packet;
 use crate::ring::{Content, Reservation};
 use crate::segment::SegmentId;
 use crate::steps::{Step, reach};
+use crate::tenure::Held;
 use crate::ticket::{Standing, Ticket};
 
-use super::endpoint::{Endpoint, Tenure};
+use super::endpoint::Endpoint;
 use super::post::{Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
 use super::{MessagePort, Trust};
@@ -116,7 +117,7 @@ impl Sender {
         list: &TransferList,
         len: u32,
         patience: Patience,
-    ) -> Result<MutexGuard<'_, Tenure>, PostError> {
+    ) -> Result<Held<'_>, PostError> {
         loop {
             let lane = self.make_lane(len, patience)?;
             let tenure = self.hold().endpoint.tenure();
@@ -211,7 +212,7 @@ impl Sender {
 pub(super) struct Departing<'p> {
     port: &'p MessagePort,
     /// Keeps closers out.
-    tenure: MutexGuard<'p, Tenure>,
+    tenure: Held<'p>,
     in_transit: Option<Epoch>,
     pub(super) ticket: Ticket,
     line: Arc<Line>,
@@ -234,13 +235,13 @@ impl<'p> Departing<'p> {
             return Err(Untransferable::Trusted);
         }
         let line = receiver.hold().line().ok_or(Untransferable::Detached)?;
-        let open = tenure.epoch.ok_or(Untransferable::Detached)?;
+        if !tenure.is_ours() {
+            return Err(Untransferable::Detached);
+        }
         // Found bells and all: what was taken off the line travels beside it.
         receiver.look_for_lane();
         let read = receiver.settle();
-        let in_transit =
-            epoch::let_go(&endpoint.own().epoch, open).ok_or(Untransferable::Detached)?;
-        tenure.epoch = None;
+        let in_transit = tenure.let_go(&endpoint.own().epoch).ok_or(Untransferable::Detached)?;
         let (incoming, outgoing) = (receiver.parcels().lane(), sender.lane());
         let standing =
             Standing { side: endpoint.side(), epoch: in_transit, next: sender.position(), read };
@@ -275,7 +276,6 @@ impl<'p> Departing<'p> {
 impl Drop for Departing<'_> {
     fn drop(&mut self) {
         let Some(in_transit) = self.in_transit else { return };
-        // A new generation: a descriptor that may have leaked meanwhile cannot be adopted.
-        self.tenure.epoch = epoch::adopt(&self.port.endpoint().own().epoch, in_transit);
+        self.tenure.take_back(&self.port.endpoint().own().epoch, in_transit);
     }
 }
