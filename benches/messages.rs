@@ -11,7 +11,7 @@ use criterion::{Criterion, Throughput};
 
 use support::Case;
 use support::floors::{CacheLine, Memcpy, Rtrb, Seqpacket};
-use support::ports::{Batches, RoundTrip, Stream, Typed, run_far_end};
+use support::ports::{Batches, Bounce, ReplyStream, RoundTrip, Stream, Typed, run_far_end};
 
 fn main() {
     run_far_end();
@@ -37,6 +37,12 @@ fn main() {
     measure(&mut trips, "sleep 64 B", || RoundTrip::new("sleep"));
     measure(&mut trips, "adaptive 64 B", || RoundTrip::new("adaptive"));
     trips.finish();
+
+    let mut transfers = criterion.benchmark_group("transfer");
+    measure(&mut transfers, "request with a fresh port, ten replies, close", ReplyStream::new);
+    measure(&mut transfers, "port there and back", || Bounce::new(0));
+    measure(&mut transfers, "port with 1000 unread messages there and back", || Bounce::new(1000));
+    transfers.finish();
 
     criterion.final_summary();
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use support::Case;
 use support::floors::{CacheLine, Rtrb, Seqpacket};
-use support::ports::{RoundTrip, Stream, close_seen, death_seen, run_far_end};
+use support::ports::{Bounce, RoundTrip, Stream, close_seen, death_seen, run_far_end};
 
 fn main() {
     run_far_end();
@@ -20,7 +20,7 @@ fn main() {
     let only: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let run = Run { reps: if quick { 1 } else { 21 }, scale: if quick { 50 } else { 1 }, only };
 
-    println!("{:<44}{:>10}{:>10}{:>26}", "ours / theirs", "ours", "theirs", "ratio (min … max)");
+    println!("{:<48}{:>10}{:>10}{:>26}", "ours / theirs", "ours", "theirs", "ratio (min … max)");
     run.pair("stream: 64 B, M msg/s / rtrb in threads", rate, 1_000_000, || {
         (Stream::new(), Rtrb::new())
     });
@@ -29,6 +29,9 @@ fn main() {
     });
     run.pair("sleep: 64 B round trip, ns / bare seqpacket", nanos, 5_000, || {
         (RoundTrip::new("sleep"), Seqpacket::new())
+    });
+    run.pair("transfer: there and back, ns, 1000 unread / 0", nanos, 2_000, || {
+        (Bounce::new(1000), Bounce::new(0))
     });
     run.seen("close: seen by a sleeping reader, µs", close_seen);
     run.seen("death: SIGKILL seen by a sleeping reader, µs", death_seen);
@@ -87,7 +90,7 @@ impl Pair {
         let (ratio, min, max) = spread(ratios.collect());
         let (ours, ..) = spread(self.ours.iter().map(|x| unit(*x)).collect());
         let (theirs, ..) = spread(self.theirs.iter().map(|x| unit(*x)).collect());
-        println!("{name:<44}{ours:>10.1}{theirs:>10.1}{ratio:>12.2} ({min:.2} … {max:.2})");
+        println!("{name:<48}{ours:>10.1}{theirs:>10.1}{ratio:>12.2} ({min:.2} … {max:.2})");
     }
 }
 
@@ -103,7 +106,7 @@ impl Run {
         }
         let times = (0..2 * self.reps).map(|_| measure().as_nanos() as f64 / 1e3).collect();
         let (median, min, max) = spread(times);
-        println!("{name:<44}{median:>10.1}{:>22}({min:.1} … {max:.1})", "");
+        println!("{name:<48}{median:>10.1}{:>22}({min:.1} … {max:.1})", "");
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use zeroport::{CloseReason, MessagePort, RecvError, Tagged, WaitStrategy};
+use zeroport::{CloseReason, MessageChannel, MessagePort, RecvError, Tagged, WaitStrategy};
 
 use super::{Case, FAR, NEAR, Payload, check, payload, pin};
 
@@ -25,6 +25,8 @@ pub fn run_far_end() {
         "batches" => batches,
         "typed" => typed,
         "echo" => echo,
+        "replies" => replies,
+        "bounce" => bounce,
         other => panic!("no such role: {other}"),
     };
     serve(&port, strategy_of(strategy), work);
@@ -143,6 +145,25 @@ fn echo(port: &MessagePort, steps: u64) {
     }
 }
 
+/// Serves requests that carry a port: ten replies on it, then its close.
+fn replies(port: &MessagePort, steps: u64) {
+    for _ in 0..steps {
+        let request = port.recv().expect("a request");
+        let [reply] = request.take_ports().expect("a reply port");
+        for number in 0..REPLIES {
+            reply.post_pod(&number).expect("somebody who asked");
+        }
+    }
+}
+
+/// Gives back each port that comes.
+fn bounce(port: &MessagePort, steps: u64) {
+    for _ in 0..steps {
+        let [moving] = port.recv().expect("a message").take_ports().expect("a port");
+        port.post_bytes_with(b"", moving).expect("a near end");
+    }
+}
+
 /// A channel to a far end in a process of its own.
 pub struct Channel {
     pub port: Option<MessagePort>,
@@ -159,17 +180,17 @@ impl Channel {
         Self { port: Some(port), far }
     }
 
-    fn port(&self) -> &MessagePort {
+    pub fn port(&self) -> &MessagePort {
         self.port.as_ref().expect("open until dropped")
     }
 
-    fn start(&self, steps: u64) -> Instant {
+    pub fn start(&self, steps: u64) -> Instant {
         let start = Instant::now();
         self.port().post_pod(&steps).expect("a far end");
         start
     }
 
-    fn finish(&self, start: Instant, steps: u64) -> Duration {
+    pub fn finish(&self, start: Instant, steps: u64) -> Duration {
         let done = self.port().recv().expect("an acknowledgement");
         assert_eq!(done.pod::<u64>().expect("a count"), &steps);
         start.elapsed()
@@ -294,5 +315,66 @@ impl Case for RoundTrip {
 
     fn sleeps(&self) -> Option<u64> {
         Some(self.0.port().sleeps())
+    }
+}
+
+/// Replies to one request.
+pub const REPLIES: u64 = 10;
+
+/// A request that carries a fresh reply port, ten replies, close. Default options throughout.
+pub struct ReplyStream(Channel);
+
+impl ReplyStream {
+    pub fn new() -> Self {
+        Self(Channel::new("replies", "adaptive"))
+    }
+}
+
+impl Case for ReplyStream {
+    fn run(&mut self, steps: u64) -> Duration {
+        let start = self.0.start(steps);
+        for _ in 0..steps {
+            let MessageChannel { port1: mine, port2: theirs } =
+                MessageChannel::new().expect("a channel");
+            self.0.port().post_bytes_with(b"", theirs).expect("a far end");
+            for number in 0..REPLIES {
+                assert_eq!(mine.recv().expect("a reply").pod::<u64>().expect("a number"), &number);
+            }
+            let end = mine.recv().map(drop);
+            assert_eq!(end, Err(RecvError::Closed(CloseReason::Closed)));
+        }
+        self.0.finish(start, steps)
+    }
+}
+
+/// A port goes there and back, with so many unread messages in it.
+pub struct Bounce {
+    channel: Channel,
+    _other_end: MessagePort,
+    moving: Option<MessagePort>,
+}
+
+impl Bounce {
+    pub fn new(unread: u64) -> Self {
+        let channel = Channel::new("bounce", "adaptive");
+        let MessageChannel { port1, port2 } = MessageChannel::new().expect("a channel");
+        for number in 0..unread {
+            port1.post_pod(&number).expect("room for the message");
+        }
+        Self { channel, _other_end: port1, moving: Some(port2) }
+    }
+}
+
+impl Case for Bounce {
+    fn run(&mut self, steps: u64) -> Duration {
+        let start = self.channel.start(steps);
+        for _ in 0..steps {
+            let moving = self.moving.take().expect("the port is here");
+            self.channel.port().post_bytes_with(b"", moving).expect("a far end");
+            let answer = self.channel.port().recv().expect("the port back");
+            let [back] = answer.take_ports().expect("one port");
+            self.moving = Some(back);
+        }
+        self.channel.finish(start, steps)
     }
 }
