@@ -14,12 +14,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{
-    MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create,
+    MemfdFlags, SealFlags, Stat, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create,
 };
 use rustix::io::Errno;
 
@@ -46,6 +46,7 @@ pub(crate) struct Segment {
     map: MmapRaw,
     memfd: OwnedFd,
     capacity: [u64; 2],
+    id: OnceLock<SegmentId>,
 }
 
 impl Segment {
@@ -69,13 +70,16 @@ impl Segment {
         if !seals.contains(SEALS) {
             return Err(AttachError::NotSealed);
         }
-        let len = fstat(&memfd).map_err(AttachError::os)?.st_size;
-        let len = u64::try_from(len).unwrap_or(0);
+        let stat = fstat(&memfd).map_err(AttachError::os)?;
+        let len = u64::try_from(stat.st_size).unwrap_or(0);
         if !LEGAL_LENS.contains(&len) {
             return Err(AttachError::Size { found: len, expected: None });
         }
         let capacity = Self::verify(&memfd, len)?;
-        Self::map(memfd, capacity).map_err(AttachError::os)
+        let segment = Self::map(memfd, capacity).map_err(AttachError::os)?;
+        // Known already, so it need not be asked for.
+        let _ = segment.id.set(SegmentId::of(&stat));
+        Ok(segment)
     }
 
     /// Reads the identity once, from the file, and checks the copy.
@@ -107,7 +111,7 @@ impl Segment {
             .len(len)
             .map_raw(&memfd)
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
-        Ok(Self { map, memfd, capacity })
+        Ok(Self { map, memfd, capacity, id: OnceLock::new() })
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -122,8 +126,11 @@ impl Segment {
 
     /// Which channel this is: an identity inside the segment could be forged.
     pub(crate) fn id(&self) -> io::Result<SegmentId> {
-        let stat = fstat(&self.memfd)?;
-        Ok(SegmentId { device: stat.st_dev, inode: stat.st_ino })
+        if let Some(id) = self.id.get() {
+            return Ok(*id);
+        }
+        let id = SegmentId::of(&fstat(&self.memfd)?);
+        Ok(*self.id.get_or_init(|| id))
     }
 }
 
@@ -132,6 +139,12 @@ impl Segment {
 pub(crate) struct SegmentId {
     device: u64,
     inode: u64,
+}
+
+impl SegmentId {
+    fn of(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
+    }
 }
 
 fn make_memfd() -> Result<OwnedFd, Errno> {

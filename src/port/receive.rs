@@ -221,10 +221,16 @@ impl Receiver {
 
     /// Takes the lane's end off the line, if it is there: it was put there before the first record with
     /// ports was published.
-    pub(super) fn look_for_lane(&self) {
+    fn look_for_lane(&self) {
         let Some(line) = self.hold.line().filter(|_| self.parcels.lane().is_none()) else { return };
         self.hold.clear_line(&line);
-        if let Some(end) = line.take_lane().filter(is_seqpacket) {
+        self.find_lane();
+    }
+
+    /// Takes up the lane's end that came off the line with the bells.
+    fn find_lane(&self) {
+        let end = self.hold.line().and_then(|line| line.take_lane());
+        if let Some(end) = end.filter(is_seqpacket) {
             self.parcels.set_lane(Incoming::new(end));
         }
     }
@@ -237,6 +243,7 @@ impl Receiver {
     pub(super) fn settle(&self) -> u64 {
         self.ring.release_all();
         self.parcels.let_all_go();
+        self.find_lane();
         self.give_back();
         self.ring.position()
     }

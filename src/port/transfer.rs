@@ -238,8 +238,7 @@ impl<'p> Departing<'p> {
         if !tenure.is_ours() {
             return Err(Untransferable::Detached);
         }
-        // Found bells and all: what was taken off the line travels beside it.
-        receiver.look_for_lane();
+        // A lane's end that still lies on the line travels with the line.
         let read = receiver.settle();
         let in_transit = tenure.let_go(&endpoint.own().epoch).ok_or(Untransferable::Detached)?;
         let (incoming, outgoing) = (receiver.parcels().lane(), sender.lane());
