@@ -15,7 +15,8 @@ use ends::{expect_end, expect_report};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 use support::{
     Peer, Setup, alone, be_peer, conversation, count_descriptors, count_segment_mappings, doomed,
-    is_peer_of, test_name, this_test, with_watchdog,
+    is_peer_of, lower_descriptor_limit, raise_descriptor_limit, test_name, this_test,
+    with_watchdog,
 };
 use zeroport::{
     AttachError, CloseReason, MessageChannel, MessagePort, ParentPortError, PeerState, SpawnError,
@@ -24,6 +25,8 @@ use zeroport::{
 
 /// The variable that names the child's end of the line.
 const VARIABLE: &str = "ZEROPORT_PARENT";
+/// The version of the protocol that this build speaks.
+const VERSION: u32 = 2;
 /// The status of a child that has found what it should find.
 const FOUND: i32 = 70;
 
@@ -137,6 +140,33 @@ alone!(no_parent, || {
     assert!(error.to_string().contains("zeroport::spawn"), "{error}");
 });
 
+// S-126: a child that may not have the descriptor of its port can ask again.
+#[test]
+fn a_child_without_descriptors_asks_again() {
+    let test = test_name(concat!(module_path!(), "::a_child_without_descriptors_asks_again"));
+    if is_peer_of(test) {
+        let before = count_descriptors();
+        for _ in 0..3 {
+            // The standard streams take what is left.
+            lower_descriptor_limit(3);
+            let error = parent_port().map(drop).unwrap_err();
+            raise_descriptor_limit();
+            let ParentPortError::Attach(AttachError::Os(error)) = error else {
+                panic!("{error:?}")
+            };
+            assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+            assert_eq!(count_descriptors(), before);
+        }
+        be_peer(Setup::new(), answer);
+    }
+    with_watchdog(move || {
+        let (port, mut peer) = Peer::spawn(test, Setup::new());
+        expect_answer(&port);
+        drop(port);
+        peer.expect_done();
+    });
+}
+
 fn expect_gone() {
     let error = parent_port().map(drop).unwrap_err();
     let text = error.to_string();
@@ -185,7 +215,7 @@ fn a_parent_that_speaks_otherwise() {
         let ParentPortError::Attach(error) = error else { panic!("{error:?}") };
         let kind = match error {
             AttachError::NotASegment => "not a segment",
-            AttachError::Version { ours: 1, theirs: 2 } => "version",
+            AttachError::Version { ours: VERSION, theirs } if theirs == VERSION + 1 => "version",
             AttachError::Detached => "taken",
             _ => panic!("{error:?}"),
         };
@@ -199,9 +229,9 @@ fn a_parent_that_speaks_otherwise() {
     let packets = [
         (Some(b"hello".to_vec()), "not a segment"),
         (Some(vec![0; 4096]), "not a segment"),
-        (Some(welcome(b"ZEROPORD", 1)), "not a segment"),
+        (Some(welcome(b"ZEROPORD", VERSION)), "not a segment"),
         // No segment comes with it.
-        (Some(welcome(b"ZEROPORT", 1)), "not a segment"),
+        (Some(welcome(b"ZEROPORT", VERSION)), "not a segment"),
         (None, "taken"),
     ];
     for (packet, expected) in packets {
@@ -213,7 +243,7 @@ fn a_parent_that_speaks_otherwise() {
     }
     // The segment of the next version is none that this build could read, so any will do.
     let (ours, theirs) = raw_line();
-    send_with_descriptor(&ours, &welcome(b"ZEROPORT", 2));
+    send_with_descriptor(&ours, &welcome(b"ZEROPORT", VERSION + 1));
     expect_found(this_test(test).env("EXPECTED", "version"), &theirs);
     // A parent that has gone.
     let (ours, theirs) = raw_line();

@@ -255,7 +255,8 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn new(child: Child) -> Self {
+    /// A process that the test has started itself.
+    pub(crate) fn new(child: Child) -> Self {
         let pid = Pid::from_child(&child);
         Self { child, pid }
     }
