@@ -110,21 +110,34 @@ fn squeeze(line: &str) -> String {
 
 /// The worker's rows in the form of [`wc`]: everything before the figures.
 fn rows(lines: &[&str]) -> Vec<String> {
-    let rows = lines.iter().take_while(|line| !line.starts_with("round trip"));
+    let rows = lines.iter().take_while(|line| !line.starts_with("main: "));
     rows.map(|line| squeeze(line)).collect()
 }
 
 /// The part of the output that follows the rows is the same whatever was counted.
 fn check_figures(lines: &[&str]) {
-    let [.., round_trip, stream, second, last] = lines else { panic!("too short: {lines:?}") };
-    assert!(round_trip.starts_with("round trip of 8 bytes: median "), "{round_trip}");
-    assert!(round_trip.contains(", 99th percentile "), "{round_trip}");
-    assert!(stream.contains(" messages/s, ") && stream.ends_with(" MB/s"), "{stream}");
-    let numbers = second.split(|byte: char| !byte.is_ascii_digit());
+    let Some([stopped, figures @ .., killed, served, last]) =
+        lines.iter().position(|line| line.starts_with("main: ")).map(|main| &lines[main..])
+    else {
+        panic!("too short: {lines:?}")
+    };
+    assert!(stopped.starts_with("main: was stopped for "), "{stopped}");
+    let [round_trip1, stream1, round_trip2, stream2] = figures else { panic!("{figures:?}") };
+    for (client, round_trip, stream) in
+        [("client 1", round_trip1, stream1), ("client 2", round_trip2, stream2)]
+    {
+        let of_client = |line: &str, what| line.starts_with(&format!("{client}: {what}"));
+        assert!(of_client(round_trip, "round trip of 8 bytes: median "), "{round_trip}");
+        assert!(round_trip.contains(", 99th percentile "), "{round_trip}");
+        assert!(of_client(stream, "stream, counted and answered: "), "{stream}");
+        assert!(stream.contains(" messages/s, ") && stream.ends_with(" MB/s"), "{stream}");
+    }
+    let numbers = killed.split(|byte: char| !byte.is_ascii_digit());
     let numbers: Vec<u64> = numbers.filter_map(|number| number.parse().ok()).collect();
-    let [posted, arrived] = numbers[..] else { panic!("no two numbers: {second}") };
-    assert!((1_000..=posted).contains(&arrived), "{second}");
-    assert!(second.contains("then PeerDied"), "{second}");
+    let [2, before_the_kill, in_all] = numbers[..] else { panic!("other numbers: {killed}") };
+    assert!((1_000..=in_all).contains(&before_the_kill), "{killed}");
+    assert!(killed.contains("the worker reports: PeerDied, "), "{killed}");
+    assert_eq!(*served, "client 1: served as before");
     assert_eq!(*last, "worker: ok");
 }
 
@@ -159,8 +172,44 @@ fn close() {
 }
 
 #[test]
+fn relay() {
+    let expected = [
+        "the relay is gone (exit status: 0)",
+        "far: received \"posted before it left\"",
+        "far: received \"posted while it travels\"",
+        "far: received \"posted after the relay was gone\"",
+        "relay: ok",
+    ];
+    assert_eq!(run_example("relay", &[]).lines(), expected);
+}
+
+#[test]
+fn reply_stream() {
+    let expected = [
+        vec!["got response data: 42"; 10],
+        vec![
+            "stream ended (closed)",
+            "reply was never sent (closed)",
+            "reply was never sent (the other port was lost on its way to a new holder)",
+        ],
+        vec!["got response data: 7"; 10],
+        vec!["stream ended (the process at the other end died)", "reply_stream: ok"],
+    ];
+    assert_eq!(run_example("reply_stream", &[]).lines(), expected.concat());
+}
+
+#[test]
 fn a_child_that_no_program_started_says_so() {
-    for (example, argument) in [("close", "--child"), ("worker", "--worker")] {
+    let children = [
+        ("close", "--child"),
+        ("relay", "--far"),
+        ("relay", "--relay"),
+        ("reply_stream", "--server"),
+        ("worker", "--client"),
+        ("worker", "--main"),
+        ("worker", "--worker"),
+    ];
+    for (example, argument) in children {
         let ran = run_example(example, &[argument.as_ref()]);
         assert!(!ran.status.success());
         assert!(ran.stderr.contains("the parent process gave no port"), "{}", ran.stderr);
