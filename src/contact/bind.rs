@@ -1,11 +1,11 @@
 //! Sockets that listen, and the files of those that have a path.
 //!
 //! A socket is bound to a name of its own beside the path, listens, and only then gets the path: so
-//! whatever is found there answers, or never will again. Three things can be there already:
+//! callers that find it are heard. Three things can be there already:
 //!
 //! * nothing: the file is renamed, which fails if somebody was faster;
-//! * the file of a server that is gone (nobody listens): the rename replaces it, so that there is no
-//!   moment without a file. Between "nobody listens" and the rename no other server may do the same, or
+//! * the file of a server that is gone (no socket has it any more): the rename replaces it, so that
+//!   there is no moment without a file. Between finding that out and the rename no other server may do the same, or
 //!   a live one could be replaced: the folder is locked (`flock(2)`; the kernel lets go of it with its
 //!   holder). No lock is needed against a server whose path is free: it cannot rename over a file;
 //! * anything else: it is left alone.
@@ -222,13 +222,14 @@ impl Place<'_> {
         if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
             return Err(BindError::NotASocket { address: address() });
         }
+        // A datagram socket cannot connect to a live server, nor disturb it; but the kernel first says
+        // whether there is one, or any other live socket.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let probe = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
         match connect(probe.map_err(refused)?, &self.to) {
             Err(Errno::CONNREFUSED) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            // Somebody listens, be it with a full backlog or for another kind of socket.
-            Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => {
+            Ok(()) | Err(Errno::PROTOTYPE | Errno::PERM) => {
                 Err(BindError::InUse { address: address() })
             }
             Err(error) => Err(refused(error)),
