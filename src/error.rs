@@ -280,10 +280,6 @@ pub enum TakeError {
         "cannot take the ports ({0}): close descriptors, or raise RLIMIT_NOFILE, and try again"
     )]
     Os(#[source] io::Error),
-    /// An earlier message that is still held has its ports left for want of descriptors: take or drop
-    /// that one first.
-    #[error("an earlier message holds ports that could not be taken: take or drop those first")]
-    Behind,
     /// This port is none, or not ours to take; it is gone. Those after it can be taken.
     #[error("port {index} of the message cannot be taken: {source}")]
     Attach {
@@ -292,9 +288,13 @@ pub enum TakeError {
         /// What is wrong with it.
         source: AttachError,
     },
-    /// The port that received the message is a copy in a forked process, or its channel was closed for
-    /// breaking the protocol.
-    #[error("the port that has received this message is not there any more")]
+    /// The other side has not sent the ports that it has announced. The channel was closed.
+    #[error(
+        "the other side has not sent the ports that it has announced, and the channel was closed"
+    )]
+    Violated,
+    /// This handle is a copy in a forked process; the message belongs to the parent.
+    #[error("this message belongs to the process that this one was forked from")]
     Detached,
 }
 

@@ -4,20 +4,19 @@ use std::sync::Arc;
 
 use crate::epoch;
 use crate::error::{AttachError, TakeError};
-use crate::lane::{Arrival, Incoming, Outgoing};
+use crate::lane::{Arrival, Incoming, NotHere, Outgoing};
 use crate::line::Line;
 use crate::segment::Segment;
 use crate::steps::{Step, reach};
 use crate::ticket::Standing;
 
-use super::parcels::Missing;
 use super::parts::{Lanes, PortParts};
 use super::{Message, MessagePort, Trust, WaitStrategy};
 
 impl Message<'_> {
     /// How many ports came with the message and were not taken yet.
     pub fn port_count(&self) -> usize {
-        self.ports().map_or(0, |ports| ports.count())
+        self.ports().map_or(0, |ports| ports.left())
     }
 
     /// Takes the next port that came with the message; `None` after the last. They come in the order
@@ -44,7 +43,7 @@ impl Message<'_> {
     ///
     /// # Errors
     ///
-    /// [`TakeError::Os`] and [`TakeError::Behind`]: nothing was taken, try again.
+    /// [`TakeError::Os`]: nothing was taken, try again.
     /// [`TakeError::Attach`]: this one is none or somebody else's, go on with the next.
     pub fn take_port(&self) -> Result<Option<MessagePort>, TakeError> {
         let Some(parcel) = self.ports() else { return Ok(None) };
@@ -54,16 +53,15 @@ impl Message<'_> {
             return Err(TakeError::Detached);
         }
         let index = parcel.taken();
-        match parcel.take(receiver.parcels()) {
+        match receiver.take_port(parcel) {
             Ok(None) => Ok(None),
             Ok(Some(arrival)) => adopt(arrival, endpoint.trust())
                 .map(Some)
                 .map_err(|source| TakeError::Attach { index, source }),
-            Err(Missing::Refused(errno)) => Err(TakeError::Os(errno.into())),
-            Err(Missing::Behind) => Err(TakeError::Behind),
-            Err(Missing::Broken) => {
+            Err(NotHere::Refused(errno)) => Err(TakeError::Os(errno.into())),
+            Err(NotHere::Broken) => {
                 receiver.hold().violated();
-                Err(TakeError::Detached)
+                Err(TakeError::Violated)
             }
         }
     }

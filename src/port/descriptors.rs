@@ -72,8 +72,7 @@ impl MessagePort {
 
     fn export(&self) -> Result<PortDescriptors, PostError> {
         // The carrier is the program's own, and what comes out of it is untrusted all the same.
-        let departing = Departing::new(self, Trust::Trusted)
-            .map_err(|reason| PostError::Untransferable { index: 0, reason })?;
+        let departing = Departing::new(0, self, Trust::Trusted)?;
         let copy = |fd: std::io::Result<BorrowedFd<'_>>| fd?.try_clone_to_owned();
         let descriptors: Result<_, _> = departing.fds().map(copy).collect();
         let descriptors = descriptors.map_err(PostError::Os)?;

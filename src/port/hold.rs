@@ -98,13 +98,15 @@ impl Hold {
     }
 
     /// Takes whatever lies on the line; a bell may have been for the other half.
-    pub(super) fn clear_line(&self, line: &Line) {
-        if line.clear() == Heard::HungUp {
+    pub(super) fn clear_line(&self, line: &Line) -> Heard {
+        let heard = line.clear();
+        if heard == Heard::HungUp {
             self.endpoint.note_hang_up();
         }
         if let Some(other) = self.endpoint.asleep().must_kick(self.waits.half()) {
             self.endpoint.kick(other);
         }
+        heard
     }
 
     /// For callers that poll instead of waiting: learns of a death about once a millisecond.

@@ -1,11 +1,12 @@
 //! The ports that came with messages, until somebody takes them.
 //!
-//! A *parcel* is the ports of one message: one packet on the lane. Parcels lie on the lane in the order
-//! of their messages, but messages may be taken up and let go in any order. So each message knows its
-//! number among those with ports, and what cannot be taken off the lane yet is left there.
+//! A *parcel* is the ports of one message: one packet on the lane. It stays there until somebody asks
+//! for a port of it, so a message costs its receiver no descriptor before that. Parcels lie on the lane
+//! in the order of their messages, but messages are taken up and let go in any order: so each message
+//! knows the number of its parcel, and whoever asks for a later one takes the earlier ones in passing.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::lane::{Arrival, Incoming, NotHere};
@@ -14,14 +15,22 @@ use crate::steps::{Step, reach};
 /// The parcels of one receiver.
 #[derive(Debug, Default)]
 pub(super) struct Parcels {
-    /// `None`: not made yet, or the end was reported.
+    /// `None`: not found on the line yet, or the end was reported.
     lane: RefCell<Option<Arc<Incoming>>>,
-    /// The number of the parcel at the head of the lane.
+    /// The number of the first parcel that is on the lane still.
     head: Cell<u64>,
-    /// The number of the next message's parcel.
-    next: Cell<u64>,
-    /// Parcels behind the head that nobody wants any more.
-    unwanted: RefCell<BTreeSet<u64>>,
+    /// Those parcels, of messages that were received.
+    on_lane: RefCell<VecDeque<OnLane>>,
+    /// Those that were taken off the lane.
+    here: RefCell<BTreeMap<u64, VecDeque<Arrival>>>,
+}
+
+/// A parcel on the lane.
+#[derive(Clone, Copy, Debug)]
+struct OnLane {
+    count: usize,
+    /// Whether its message is there still.
+    is_wanted: bool,
 }
 
 /// The ports of one message.
@@ -30,19 +39,18 @@ pub(super) struct Parcel {
     number: u64,
     count: usize,
     taken: Cell<usize>,
-    /// `None`: still on the lane.
-    arrivals: RefCell<Option<VecDeque<Arrival>>>,
 }
 
-/// Why a parcel is not here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Missing {
-    /// The process was refused descriptors or memory.
-    Refused(rustix::io::Errno),
-    /// An earlier message has its parcel on the lane still.
-    Behind,
-    /// The other side broke the protocol.
-    Broken,
+impl Parcel {
+    /// Ports that were not taken yet.
+    pub(super) fn left(&self) -> usize {
+        self.count - self.taken.get()
+    }
+
+    /// Ports that were taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.get()
+    }
 }
 
 impl Parcels {
@@ -50,7 +58,7 @@ impl Parcels {
         Self { lane: RefCell::new(lane.map(Arc::new)), ..Self::default() }
     }
 
-    /// The lane, if there is one.
+    /// The lane, if it was found.
     pub(super) fn lane(&self) -> Option<Arc<Incoming>> {
         self.lane.borrow().clone()
     }
@@ -60,107 +68,85 @@ impl Parcels {
         self.lane.borrow_mut().get_or_insert_with(|| Arc::new(lane));
     }
 
-    /// Lets go of the lane: nothing more will come. (Unless a message that was received has its ports
-    /// there still.)
+    /// Lets go of the lane: no more messages will come. (Those that are still there may need it.)
     pub(super) fn close(&self) {
-        if self.head == self.next {
+        if self.on_lane.borrow().is_empty() {
             self.lane.take();
         }
     }
 
-    /// The parcel of the message that is received now: taken off the lane if that can be.
-    pub(super) fn receive(&self, count: u16) -> Result<Parcel, Missing> {
-        let number = self.next.get();
-        self.next.set(number + 1);
+    /// The parcel of the message that is received now.
+    pub(super) fn receive(&self, count: u16) -> Parcel {
+        let mut on_lane = self.on_lane.borrow_mut();
+        let number = self.head.get() + on_lane.len() as u64;
         let count = count.into();
-        let parcel = Parcel { number, count, taken: Cell::default(), arrivals: RefCell::default() };
-        match self.fetch(&parcel) {
-            Err(Missing::Broken) => Err(Missing::Broken),
-            // It stays on the lane, and is asked for again when somebody wants it.
-            Ok(()) | Err(Missing::Refused(_) | Missing::Behind) => Ok(parcel),
-        }
+        on_lane.push_back(OnLane { count, is_wanted: true });
+        Parcel { number, count, taken: Cell::default() }
     }
 
-    /// Takes a parcel off the lane, unless that was done.
-    fn fetch(&self, parcel: &Parcel) -> Result<(), Missing> {
-        let mut arrivals = parcel.arrivals.borrow_mut();
-        if arrivals.is_some() {
-            return Ok(());
+    /// Whether a parcel has to be taken off the lane before a port of it can be had.
+    pub(super) fn is_on_lane(&self, parcel: &Parcel) -> bool {
+        parcel.number >= self.head.get()
+    }
+
+    /// Takes a parcel off the lane, and those before it.
+    pub(super) fn fetch(&self, parcel: &Parcel, lane: &Incoming) -> Result<(), NotHere> {
+        let mut on_lane = self.on_lane.borrow_mut();
+        while self.is_on_lane(parcel)
+            && let Some(first) = on_lane.front()
+        {
+            reach(Step::Found);
+            if first.is_wanted {
+                let arrivals = lane.take(first.count)?;
+                self.here.borrow_mut().insert(self.head.get(), arrivals.into());
+            } else {
+                lane.skip();
+            }
+            reach(Step::Taken);
+            on_lane.pop_front();
+            self.head.set(self.head.get() + 1);
         }
-        if self.head.get() != parcel.number {
-            return Err(Missing::Behind);
-        }
-        let lane = self.lane().ok_or(Missing::Broken)?;
-        reach(Step::Found);
-        let taken = lane.take(parcel.count).map_err(|error| match error {
-            NotHere::Refused(errno) => Missing::Refused(errno),
-            NotHere::Broken => Missing::Broken,
-        })?;
-        reach(Step::Taken);
-        *arrivals = Some(taken.into());
-        self.advance();
         Ok(())
     }
 
-    /// Lets a parcel go with its message: what was not taken is dropped, on the lane too.
-    pub(super) fn let_go(&self, parcel: Parcel) {
-        if parcel.arrivals.into_inner().is_some() {
+    /// The next port of a parcel that was taken off the lane.
+    pub(super) fn take(&self, parcel: &Parcel) -> Option<Arrival> {
+        let arrival = self.here.borrow_mut().get_mut(&parcel.number)?.pop_front()?;
+        parcel.taken.set(parcel.taken.get() + 1);
+        Some(arrival)
+    }
+
+    /// Lets a parcel go with its message: ports that were not taken are dropped, on the lane too.
+    pub(super) fn let_go(&self, parcel: &Parcel, lane: Option<&Incoming>) {
+        let Some(place) = parcel.number.checked_sub(self.head.get()) else {
+            self.here.borrow_mut().remove(&parcel.number);
             return;
+        };
+        if let Some(parcel) = self.on_lane.borrow_mut().get_mut(place as usize) {
+            parcel.is_wanted = false;
         }
-        if parcel.number == self.head.get() {
-            self.skip_head();
-        } else {
-            self.unwanted.borrow_mut().insert(parcel.number);
-        }
-    }
-
-    /// Drops the parcels of messages that were received and forgotten: nobody can take them.
-    pub(super) fn let_all_go(&self) {
-        while self.head.get() < self.next.get() {
-            self.skip_head();
+        if let Some(lane) = lane {
+            self.skip_while(lane, |parcel| !parcel.is_wanted);
         }
     }
 
-    fn skip_head(&self) {
-        if let Some(lane) = self.lane() {
+    /// Whether there are parcels on the lane whose messages were received.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.on_lane.borrow().is_empty()
+    }
+
+    /// Drops the parcels of all messages that were received: nobody can take them any more.
+    pub(super) fn let_all_go(&self, lane: &Incoming) {
+        self.here.borrow_mut().clear();
+        self.skip_while(lane, |_| true);
+    }
+
+    fn skip_while(&self, lane: &Incoming, is_to_go: impl Fn(&OnLane) -> bool) {
+        let mut on_lane = self.on_lane.borrow_mut();
+        while on_lane.front().is_some_and(&is_to_go) {
             lane.skip();
+            on_lane.pop_front();
+            self.head.set(self.head.get() + 1);
         }
-        self.advance();
-    }
-
-    /// The head was taken off the lane; so are those behind it that nobody wants.
-    fn advance(&self) {
-        let mut unwanted = self.unwanted.borrow_mut();
-        let mut head = self.head.get() + 1;
-        while unwanted.remove(&head) {
-            if let Some(lane) = self.lane() {
-                lane.skip();
-            }
-            head += 1;
-        }
-        self.head.set(head);
-    }
-}
-
-impl Parcel {
-    /// Ports that were not taken yet.
-    pub(super) fn count(&self) -> usize {
-        self.count - self.taken.get()
-    }
-
-    /// Ports that were taken.
-    pub(super) fn taken(&self) -> usize {
-        self.taken.get()
-    }
-
-    /// Takes the next port.
-    pub(super) fn take(&self, parcels: &Parcels) -> Result<Option<Arrival>, Missing> {
-        if self.count() == 0 {
-            return Ok(None);
-        }
-        parcels.fetch(self)?;
-        let arrival = self.arrivals.borrow_mut().as_mut().and_then(VecDeque::pop_front);
-        self.taken.set(self.taken.get() + 1);
-        Ok(arrival)
     }
 }

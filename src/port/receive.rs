@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::error::{CloseReason, RecvError};
 use crate::halves::Half;
-use crate::lane::{Incoming, is_seqpacket};
-use crate::line::Line;
+use crate::lane::{Arrival, Incoming, NotHere, is_seqpacket};
+use crate::line::{Heard, Line};
 use crate::ring::{Consumer, Found, Record};
 use crate::segment::Region;
 use crate::sync::{Ordering, spin_loop};
@@ -16,7 +18,7 @@ use crate::wake;
 use super::endpoint::Endpoint;
 use super::hold::Hold;
 use super::message::{Aside, Message};
-use super::parcels::{Missing, Parcels};
+use super::parcels::{Parcel, Parcels};
 use super::wait::{Look, WaitStrategy};
 use super::{Closer, PeerState, Trust};
 
@@ -126,7 +128,7 @@ impl Receiver {
             Found::Record(record) => record,
             Found::Nothing | Found::Broken => otherwise(self)?,
         };
-        if record.ports != 0 { self.hand_out_with_ports(record) } else { Ok(self.hand_out(record)) }
+        Ok(if record.ports == 0 { self.hand_out(record) } else { self.hand_out_with_ports(record) })
     }
 
     /// What forbids even to look: this handle is a copy, or our end was closed or the end reported.
@@ -211,26 +213,39 @@ impl Receiver {
     /// As [`hand_out`](Self::hand_out), with the ports that came with the message.
     #[cold]
     #[inline(never)]
-    fn hand_out_with_ports(&self, record: Record) -> Result<Message<'_>, RecvError> {
-        self.look_for_lane();
-        match self.parcels.receive(record.ports) {
-            Ok(parcel) => Ok(self.hand_out(record).with_ports(parcel)),
-            Err(Missing::Broken | Missing::Behind | Missing::Refused(_)) => Err(self.violated()),
+    fn hand_out_with_ports(&self, record: Record) -> Message<'_> {
+        let parcel = self.parcels.receive(record.ports);
+        self.hand_out(record).with_ports(parcel)
+    }
+
+    /// Takes the next port of a message; `None` after the last.
+    pub(super) fn take_port(&self, parcel: &Parcel) -> Result<Option<Arrival>, NotHere> {
+        if parcel.left() == 0 {
+            return Ok(None);
         }
+        if self.parcels.is_on_lane(parcel) {
+            self.parcels.fetch(parcel, &*self.lane()?)?;
+        }
+        Ok(self.parcels.take(parcel))
     }
 
-    /// Takes the lane's end off the line, if it is there: it was put there before the first record with
-    /// ports was published.
-    fn look_for_lane(&self) {
-        let Some(line) = self.hold.line().filter(|_| self.parcels.lane().is_none()) else { return };
-        self.hold.clear_line(&line);
-        self.find_lane();
+    /// The lane. Its end was put on the line before the first record with ports was published.
+    fn lane(&self) -> Result<Arc<Incoming>, NotHere> {
+        if let Some(lane) = self.parcels.lane() {
+            return Ok(lane);
+        }
+        let line = self.hold.line().ok_or(NotHere::Broken)?;
+        let heard = self.hold.clear_line(&line);
+        self.take_up_lane(&line);
+        self.parcels.lane().ok_or(match heard {
+            Heard::Blocked => NotHere::Refused(Errno::MFILE),
+            Heard::Bell | Heard::Nothing | Heard::HungUp => NotHere::Broken,
+        })
     }
 
-    /// Takes up the lane's end that came off the line with the bells.
-    fn find_lane(&self) {
-        let end = self.hold.line().and_then(|line| line.take_lane());
-        if let Some(end) = end.filter(is_seqpacket) {
+    /// Takes up the lane's end that came off the line with the bells, if one did.
+    fn take_up_lane(&self, line: &Line) {
+        if let Some(end) = line.take_lane().filter(is_seqpacket) {
             self.parcels.set_lane(Incoming::new(end));
         }
     }
@@ -239,13 +254,24 @@ impl Receiver {
         &self.parcels
     }
 
-    /// Where the next record will be, for the next holder: all that was received is let go.
-    pub(super) fn settle(&self) -> u64 {
+    /// Where the next record will be, for the next holder: all that was received is let go. A lane's
+    /// end that still lies on the line travels with the line. Fails if a forgotten message has its ports
+    /// on a lane that cannot be taken up.
+    pub(super) fn settle(&self) -> Result<u64, Errno> {
         self.ring.release_all();
-        self.parcels.let_all_go();
-        self.find_lane();
+        if self.parcels.is_behind() {
+            match self.lane() {
+                Ok(lane) => self.parcels.let_all_go(&lane),
+                Err(NotHere::Refused(errno)) => return Err(errno),
+                // It was never sent; whoever adopts the port finds out.
+                Err(NotHere::Broken) => {}
+            }
+        }
+        if let Some(line) = self.hold.line() {
+            self.take_up_lane(&line);
+        }
         self.give_back();
-        self.ring.position()
+        Ok(self.ring.position())
     }
 
     /// Copies a payload to private memory.
@@ -290,7 +316,8 @@ impl Receiver {
         if let Some(parcel) = aside.take_ports()
             && self.hold.endpoint.is_original()
         {
-            self.parcels.let_go(parcel);
+            let lane = self.lane();
+            self.parcels.let_go(&parcel, lane.as_deref().ok());
         }
         self.spare.replace(Some(aside));
     }
@@ -322,8 +349,11 @@ impl Receiver {
             self.hold.violated();
         }
         let reason = self.hold.endpoint.report(reason);
-        self.hold.let_go();
-        self.parcels.close();
+        // Messages that are still there may need the lane, whose end may still lie on the line.
+        if !self.parcels.is_behind() || self.lane().is_ok() {
+            self.hold.let_go();
+            self.parcels.close();
+        }
         RecvError::Closed(reason)
     }
 }

@@ -144,8 +144,7 @@ impl Sender {
     ) -> Result<Result<(), Errno>, PostError> {
         let mut departing = Vec::with_capacity(list.len());
         for (index, port) in list.ports().enumerate() {
-            let port = Departing::new(port, self.hold().endpoint.trust());
-            departing.push(port.map_err(|reason| PostError::Untransferable { index, reason })?);
+            departing.push(Departing::new(index, port, self.hold().endpoint.trust())?);
         }
         reach(Step::Detached);
         let tickets: Vec<Ticket> = departing.iter().map(|port| port.ticket).collect();
@@ -221,26 +220,30 @@ pub(super) struct Departing<'p> {
 }
 
 impl<'p> Departing<'p> {
-    pub(super) fn new(port: &'p MessagePort, carrier: Trust) -> Result<Self, Untransferable> {
+    /// For the port at `index` of a list.
+    pub(super) fn new(
+        index: usize,
+        port: &'p MessagePort,
+        carrier: Trust,
+    ) -> Result<Self, PostError> {
+        let refused = |reason| PostError::Untransferable { index, reason };
         let (sender, receiver) = port.halves();
         let endpoint = port.endpoint();
         if !endpoint.is_original() {
-            return Err(Untransferable::Detached);
+            return Err(refused(Untransferable::Detached));
         }
         let mut tenure = endpoint.tenure();
         if let Some(reason) = endpoint.own_end() {
-            return Err(Untransferable::Closed(reason));
+            return Err(refused(Untransferable::Closed(reason)));
         }
         if carrier == Trust::Untrusted && endpoint.trust() == Trust::Trusted {
-            return Err(Untransferable::Trusted);
+            return Err(refused(Untransferable::Trusted));
         }
-        let line = receiver.hold().line().ok_or(Untransferable::Detached)?;
-        if !tenure.is_ours() {
-            return Err(Untransferable::Detached);
-        }
-        // A lane's end that still lies on the line travels with the line.
-        let read = receiver.settle();
-        let in_transit = tenure.let_go(&endpoint.own().epoch).ok_or(Untransferable::Detached)?;
+        let line = receiver.hold().line().filter(|_| tenure.is_ours());
+        let line = line.ok_or(refused(Untransferable::Detached))?;
+        let read = receiver.settle().map_err(|errno| PostError::Os(errno.into()))?;
+        let in_transit = tenure.let_go(&endpoint.own().epoch);
+        let in_transit = in_transit.ok_or(refused(Untransferable::Detached))?;
         let (incoming, outgoing) = (receiver.parcels().lane(), sender.lane());
         let standing =
             Standing { side: endpoint.side(), epoch: in_transit, next: sender.position(), read };
