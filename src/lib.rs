@@ -1,8 +1,9 @@
 //! Message ports for native programs: entangled pairs, in shared memory, between processes.
 //!
 //! A [`MessageChannel`] is two entangled ports; what is posted on one is received on the other, also
-//! when the other is in a child process. Messages wait until somebody listens, and after the last one
-//! a port tells why its channel ended, be it that the process at the other end was killed.
+//! when the other is in a child process. Messages wait until somebody listens, ports can be given away
+//! in messages, and after the last message a port tells why its channel ended, be it that the process
+//! at the other end was killed.
 //!
 //! ```
 //! use zeroport::MessageChannel;
@@ -20,7 +21,8 @@
 //!   capacities, [trust](Trust) and [waiting](WaitStrategy) for either way.
 //! * [`MessagePort`] has all the verbs: posting, receiving, closing. Its page is the reference for
 //!   [`Sender`] and [`Receiver`], too.
-//! * [`Message`] is what was received: bytes, plain data or a value, where it lies.
+//! * [`Message`] is what was received: bytes, plain data or a value, where it lies, and the ports that
+//!   came with it.
 //!
 //! # Payloads
 //!
@@ -51,6 +53,54 @@
 //!
 //! All of them carry a [tag](Tagged) of their type. Reading as another type is an error, as are bytes
 //! that are not a valid value; either costs that message only.
+//!
+//! # Ports in messages
+//!
+//! A port can be given away with a message, and whoever [takes](Message::take_ports) it from there is
+//! its holder. So ports introduce ports: a parent makes a channel and gives one end to each of two
+//! children; a request carries the port for its replies.
+//!
+//! ```
+//! use zeroport::{CloseReason, MessageChannel, RecvError, transfer};
+//!
+//! let MessageChannel { port1: client, port2: server } = MessageChannel::new()?;
+//! let MessageChannel { port1: replies, port2: reply } = MessageChannel::new()?;
+//! client.post_bytes_with(b"count to three", transfer![reply])?;
+//!
+//! let request = server.recv()?;
+//! let [reply] = request.take_ports()?;
+//! reply.post_all_pod(&[1u32, 2, 3])?;
+//! reply.close();
+//!
+//! for n in 1..=3 {
+//!     assert_eq!(replies.recv()?.pod::<u32>()?, &n);
+//! }
+//! assert_eq!(replies.recv().unwrap_err(), RecvError::Closed(CloseReason::Closed));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+#![cfg_attr(
+    feature = "rkyv",
+    doc = "* [`post_with`](MessagePort::post_with), [`post_bytes_with`](MessagePort::post_bytes_with),"
+)]
+#![cfg_attr(
+    not(feature = "rkyv"),
+    doc = "* `post_with`, [`post_bytes_with`](MessagePort::post_bytes_with),"
+)]
+//!   [`post_pod_with`](MessagePort::post_pod_with) and [`Loan::publish_with`] take a [`TransferList`],
+//!   made by [`transfer!`], or from one port, an array, a vector. All of it goes, or nothing:
+//!   [`TransferError`] hands the list back.
+//! * A port can go at any time: with messages waiting in it, while its other end posts, or moves too,
+//!   or was closed. Its messages go along, in their order; its other end is not told and need not be
+//!   awake. No message goes through a former holder, who may be stopped, or end, the next instant.
+//! * It cannot go on itself or to its own other end, nor once it is at its end; see
+//!   [`Untransferable`].
+//!
+//! | what becomes of a port | what its other end is told, after the last message |
+//! |---|---|
+//! | it is taken, and closed or dropped later | [`Closed`](CloseReason::Closed) |
+//! | it is taken, and its holder dies | [`PeerDied`](CloseReason::PeerDied) |
+//! | its message is dropped, or the process that should receive it ends, before it was taken | [`Lost`](CloseReason::Lost) |
 //!
 //! # Order and waiting
 //!
@@ -93,8 +143,11 @@
 //!
 //! Each verb has an error of its own, which says what happened, with the number and the limit, and
 //! what to do: [`OpenError`], [`SpawnError`], [`ParentPortError`] ([`AttachError`] inside),
-//! [`PostError`] ([`BatchError`] around it), [`RecvError`], [`DecodeError`]. A failed post has posted
-//! nothing, and what was to be posted is still the caller's. All are `Send + Sync + 'static`.
+//! [`PostError`] ([`BatchError`] or [`TransferError`] around it), [`RecvError`], [`DecodeError`],
+//! [`TakeError`] ([`AttachError`] inside). A failed post has posted nothing, and what was to be posted
+//! is still the caller's. All are `Send + Sync + 'static`, but [`TransferError`], which holds ports, is
+//! not `Sync`: where an error must be, `.map_err(|error| error.source)` drops the ports and keeps the
+//! reason.
 //!
 //! # Threads
 //!
@@ -106,7 +159,9 @@
 //! | [`Closer`] | yes | yes | closes from any thread; `Clone` |
 //! | [`Message`], [`Loan`], [`Drain`] | no | no | stay with their port |
 //! | [`ChannelOptions`], [`Trust`], [`WaitStrategy`], [`PeerState`], [`CloseReason`] | yes | yes | plain values |
-//! | all errors | yes | yes | |
+//! | [`TransferList`], [`Transferable`], [`TransferError`] | yes | no | hold ports |
+//! | [`Untransferable`] | yes | yes | a plain value |
+//! | all other errors | yes | yes | |
 #![cfg_attr(
     feature = "rkyv",
     doc = "| [`EncodeWriter`], [`Encoder`] | no | no | live for one serialisation |"
@@ -119,6 +174,10 @@
 //! [`Untrusted`](Trust::Untrusted) one they are copied, then validated: a hostile other side can send
 //! nonsense and end the channel, no more. Positions, lengths and tags are checked in either case; who
 //! breaks the protocol is reported as [`Violated`](CloseReason::Violated).
+//!
+//! A port that comes in a message is [untrusted](MessagePort::trust) if it was so at its sender, or if
+//! the port that brings it is. An end of a trusted channel is not given away on an untrusted port
+//! ([`Untransferable::Trusted`]): make channels for strangers with [`MessageChannel::untrusted`].
 //!
 //! # Features
 //!

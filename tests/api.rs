@@ -10,7 +10,8 @@ use zeroport::{
     AcceptError, Address, AddressError, AdmitError, AttachError, BatchError, BindError, Caller,
     ChannelOptions, CloseReason, Closer, ConnectError, Connection, Credentials, DecodeError, Drain,
     EncodeError, EncodeWriter, Loan, Message, MessageChannel, MessagePort, OpenError,
-    ParentPortError, PeerState, PostError, Receiver, RecvError, Sender, Server, SpawnError, Trust,
+    ParentPortError, PeerState, PortDescriptors, PostError, Receiver, RecvError, Sender, Server,
+    SpawnError, TakeError, TransferError, TransferList, Transferable, Trust, Untransferable,
     WaitStrategy,
 };
 
@@ -51,6 +52,7 @@ assert_impl_all!(ChannelOptions: Send, Sync, Copy, Debug, Default);
 assert_impl_all!(Trust: Send, Sync, Copy, Debug, Default, Eq, std::hash::Hash);
 assert_impl_all!(WaitStrategy: Send, Sync, Copy, Debug, Default, Eq, std::hash::Hash);
 assert_impl_all!(PeerState: Send, Sync, Copy, Debug, Eq, std::hash::Hash);
+assert_impl_all!(Untransferable: Send, Sync, Copy, Debug, Eq, std::hash::Hash);
 
 // Errors that every error type of a program can hold.
 assert_impl_all!(AcceptError: Error, Send, Sync);
@@ -68,6 +70,16 @@ assert_impl_all!(ParentPortError: Error, Send, Sync);
 assert_impl_all!(PostError: Error, Send, Sync);
 assert_impl_all!(RecvError: Error, Send, Sync, Copy, Eq);
 assert_impl_all!(SpawnError: Error, Send, Sync);
+assert_impl_all!(TakeError: Error, Send, Sync);
+
+// What holds ports.
+assert_impl_all!(PortDescriptors: Send, Debug);
+assert_impl_all!(TransferError: Error, Send);
+assert_not_impl_any!(TransferError: Sync);
+assert_impl_all!(TransferList: Send, Debug, Default, FromIterator<MessagePort>);
+assert_not_impl_any!(TransferList: Sync, Clone);
+assert_impl_all!(Transferable: Send, Debug, From<MessagePort>);
+assert_not_impl_any!(Transferable: Sync, Clone);
 
 const fn is_static<T: 'static>() {}
 const _: () = {
@@ -76,6 +88,7 @@ const _: () = {
     is_static::<(AcceptError, AddressError, AdmitError, BindError, ConnectError)>();
     is_static::<(Server, Caller, Connection, Credentials)>();
     is_static::<(MessagePort, MessageChannel, Sender, Receiver, Closer)>();
+    is_static::<(TakeError, TransferError, TransferList, Untransferable)>();
 };
 
 /// Every public type of the crate's documentation is asserted above.

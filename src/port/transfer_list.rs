@@ -19,8 +19,8 @@ impl From<MessagePort> for Transferable {
     }
 }
 
-/// What a message carries: the list that [`post_with`](MessagePort::post_with) takes, and that comes
-/// back in the error if the post is refused. The receiver finds the ports in this order.
+/// What a message carries: the list that [`post_bytes_with`](MessagePort::post_bytes_with) and its like
+/// take, and that comes back in the error if the post is refused. The receiver finds the ports in this order.
 ///
 /// Made by [`transfer!`](crate::transfer), or from one port, an array, a vector or an iterator.
 ///
