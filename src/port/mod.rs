@@ -11,6 +11,8 @@ mod endpoint;
 #[cfg(feature = "rkyv")]
 mod golden;
 mod hold;
+#[cfg(test)]
+mod kills;
 mod loan;
 mod message;
 mod message_port;
