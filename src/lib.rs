@@ -19,6 +19,8 @@
 //! * [`spawn`] starts a child process with a port, [`parent_port`] is the child's end;
 //!   [`MessageChannel::new`] makes both ends here, for two threads. [`ChannelOptions`] sets
 //!   capacities, [trust](Trust) and [waiting](WaitStrategy) for either way.
+//! * [`Server`] and [`connect`] bring programs together that did not start each other: at a path, or at
+//!   an abstract name ([`Address`]). Each side learns who the other is ([`Credentials`]).
 //! * [`MessagePort`] has all the verbs: posting, receiving, closing. Its page is the reference for
 //!   [`Sender`] and [`Receiver`], too.
 //! * [`Message`] is what was received: bytes, plain data or a value, where it lies, and the ports that
@@ -145,7 +147,8 @@
 //! what to do: [`OpenError`], [`SpawnError`], [`ParentPortError`] ([`AttachError`] inside),
 //! [`PostError`] ([`BatchError`] or [`TransferError`] around it), [`RecvError`], [`DecodeError`],
 //! [`TakeError`] ([`AttachError`] inside). A failed post has posted nothing, and what was to be posted
-//! is still the caller's. All are `Send + Sync + 'static`, but [`TransferError`], which holds ports, is
+//! is still the caller's. Strangers that do not come together are told why by [`BindError`],
+//! [`AcceptError`], [`AdmitError`] and [`ConnectError`] ([`AddressError`] inside). All are `Send + Sync + 'static`, but [`TransferError`], which holds ports, is
 //! not `Sync`: where an error must be, `.map_err(|error| error.source)` drops the ports and keeps the
 //! reason.
 //!
@@ -156,7 +159,10 @@
 //! | type | `Send` | `Sync` | |
 //! |---|---|---|---|
 //! | [`MessageChannel`], [`MessagePort`], [`Sender`], [`Receiver`] | yes | no | may move to another thread |
+//! | [`Connection`] | yes | no | as its port |
 //! | [`Closer`] | yes | yes | closes from any thread; `Clone` |
+//! | [`Server`] | yes | yes | several threads may accept |
+//! | [`Caller`], [`Credentials`], [`Address`] | yes | yes | |
 //! | [`Message`], [`Loan`], [`Drain`] | no | no | stay with their port |
 //! | [`ChannelOptions`], [`Trust`], [`WaitStrategy`], [`PeerState`], [`CloseReason`] | yes | yes | plain values |
 //! | [`TransferList`], [`Transferable`], [`TransferError`] | yes | no | hold ports |
@@ -169,7 +175,7 @@
 //!
 //! # Trust
 //!
-//! On a [`Trusted`](Trust::Trusted) channel, the default, payloads are validated and then read in
+//! On a [`Trusted`](Trust::Trusted) channel, the default except between a [`Server`] and its callers, payloads are validated and then read in
 //! shared memory: all its holders must be our own processes. On an
 //! [`Untrusted`](Trust::Untrusted) one they are copied, then validated: a hostile other side can send
 //! nonsense and end the channel, no more. Positions, lengths and tags are checked in either case; who

@@ -184,6 +184,22 @@ fn relay() {
 }
 
 #[test]
+fn server() {
+    let expected = [
+        "listening, mode 600",
+        "first: our user, a guest: admitted",
+        "silent: our user, a guest: admitted",
+        "second: our user, a guest: admitted",
+        "stranger: our user, no guest: refused",
+        "first: 3 answers, then Closed",
+        "silent: 0 answers, then PeerDied",
+        "second: 3 answers, then Closed",
+        "server: ok",
+    ];
+    assert_eq!(run_example("server", &[]).lines(), expected);
+}
+
+#[test]
 fn reply_stream() {
     let expected = [
         vec!["got response data: 42"; 10],

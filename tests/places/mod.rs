@@ -1,14 +1,19 @@
-//! Where servers listen in tests, and callers that are no zeroport programs.
+//! Where servers listen in tests, clients in processes of their own, and callers that are no zeroport
+//! programs.
 #![allow(dead_code)] // each test file uses a part
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used)]
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use zeroport::Address;
+use zeroport::{Address, MessagePort, Server};
+
+use crate::support::{DONE, Peer, is_peer_of, this_test};
 
 /// A folder of a test's own, removed at its end.
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -85,4 +90,58 @@ pub(crate) fn raw_server(address: &Address) -> OwnedFd {
 pub(crate) fn leave_stale_file(path: &Path) {
     drop(raw_server(&Address::from(path)));
     assert!(path.exists());
+}
+
+/// Tells a client in a process of its own where its server is.
+pub(crate) const ADDRESS: &str = "ZEROPORT_TEST_ADDRESS";
+pub(crate) const SHORT: Duration = Duration::from_millis(30);
+/// So long nobody waits.
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(1 << 40);
+
+pub(crate) fn somewhere() -> (Folder, Server) {
+    let folder = Folder::new();
+    let server = Server::bind(folder.path("socket")).unwrap();
+    (folder, server)
+}
+
+/// Runs the body of a client, if this process was started to be one.
+pub(crate) fn be_client_of(test: &str, client: impl FnOnce(Address)) {
+    if is_peer_of(test) {
+        client(address_from_environment());
+        std::process::exit(DONE);
+    }
+}
+
+pub(crate) fn address_from_environment() -> Address {
+    let address = std::env::var(ADDRESS).unwrap();
+    match address.strip_prefix('@') {
+        Some(name) => Address::abstract_name(name),
+        None => Address::from(&address),
+    }
+}
+
+pub(crate) fn start_client(test: &str, address: &Address) -> Peer {
+    Peer::new(this_test(test).env(ADDRESS, address.to_string()).spawn().unwrap())
+}
+
+pub(crate) fn serve(port: &MessagePort) {
+    while let Ok(message) = port.recv() {
+        port.post_bytes(message.bytes()).unwrap();
+    }
+}
+
+pub(crate) fn expect_answer(port: &MessagePort) {
+    port.post_bytes(b"question").unwrap();
+    assert_eq!(port.recv().unwrap().bytes(), b"question");
+}
+
+/// The port of a caller, and its other end in a raw client, who never takes it.
+pub(crate) fn admit_stranger(server: &Server) -> (MessagePort, OwnedFd) {
+    let stranger = stranger(server.address());
+    (server.accept().unwrap().admit().unwrap(), stranger)
+}
+
+pub(crate) fn is_readable(fd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
 }
