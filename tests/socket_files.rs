@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use places::{Folder, leave_stale_file, raw_server, stranger, unique_name};
+use places::{
+    Folder, hang_up, leave_stale_file, raw_server, stranger, unique_name, wait_until_stale,
+};
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::{geteuid, umask};
 use support::{
@@ -78,6 +80,7 @@ fn a_stale_file_is_replaced() {
         ];
         for leave in leave {
             leave(&path);
+            wait_until_stale(&path);
             let error = connect(&path).map(drop).unwrap_err();
             let ConnectError::NoServer { source, .. } = error else { panic!("{error:?}") };
             assert_eq!(source.kind(), ErrorKind::ConnectionRefused);
@@ -304,7 +307,10 @@ alone!(the_file_is_never_open_to_others, || with_watchdog(|| {
         umask(Mode::from_raw_mode(mask));
         for stale in [false, true] {
             if stale {
+                // As a server does: not so that its own user may not touch it.
+                umask(Mode::RWXG | Mode::RWXO);
                 leave_stale_file(&path);
+                umask(Mode::from_raw_mode(mask));
             }
             let server = Server::bind(&path).unwrap();
             assert!(std::fs::symlink_metadata(&path).unwrap().file_type().is_socket());
@@ -463,8 +469,8 @@ fn a_locked_folder() {
     });
 }
 
-#[test]
-fn a_name_is_taken_once() {
+// Alone: a process that another test starts has copies of all sockets for a moment.
+alone!(a_name_is_taken_once, || {
     with_watchdog(|| {
         let address = unique_name();
         let error = connect(address.clone()).map(drop).unwrap_err();
@@ -475,14 +481,14 @@ fn a_name_is_taken_once() {
             assert!(error.to_string().contains(&address.to_string()), "{error}");
             assert!(matches!(error, BindError::InUse { .. }), "{error:?}");
             assert!(matches!(server.try_accept(), Err(AcceptError::Empty)));
-            drop(stranger(&address));
+            hang_up(stranger(&address));
             assert!(matches!(server.accept().unwrap().admit(), Err(AdmitError::Gone)));
             // Gone with its server, at once.
         }
         let late = ChannelOptions::new().connect_timeout(address, Duration::from_secs(30));
         assert!(matches!(late, Err(ConnectError::NoServer { .. })), "{late:?}");
     });
-}
+});
 
 // Descriptors run out at each step of a start: a typed error, and no file.
 alone!(without_descriptors_nothing_is_left, || {

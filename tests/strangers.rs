@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use ends::expect_end;
 use places::{
-    Folder, SHORT, admit_stranger, be_client_of, expect_answer, is_readable, raw_server, serve,
-    somewhere, start_client, stranger, unique_name,
+    Folder, SHORT, admit_stranger, be_client_of, expect_answer, hang_up, is_readable, raw_server,
+    serve, somewhere, start_client, stranger, unique_name,
 };
 use rustix::net::{SendFlags, SocketFlags, accept_with, send};
 use support::{
@@ -46,7 +46,7 @@ fn a_silent_stranger_blocks_nobody() {
             assert!(matches!(port.try_recv(), Err(RecvError::Empty)));
         }
         // S-134: they go without having said anything.
-        drop(strangers);
+        strangers.into_iter().for_each(hang_up);
         for port in ports {
             expect_end(&port, CloseReason::Lost);
         }
@@ -116,7 +116,7 @@ alone!(strangers_leave_nothing_behind, || with_watchdog(|| {
                 0 => caller.refuse(),
                 1 => drop((caller.admit().unwrap(), stranger)),
                 _ => {
-                    drop(stranger);
+                    hang_up(stranger);
                     assert!(matches!(caller.admit(), Err(AdmitError::Gone)));
                 }
             }
@@ -184,8 +184,10 @@ fn a_server_that_ends_refuses_all() {
         let (_folder, server) = somewhere();
         let address = server.address().clone();
         let call = |address: Address| asleep(move || connect(address).map(drop).unwrap_err());
-        let calls = [call(address.clone()), call(address.clone())];
+        let first = call(address.clone());
         let caller = server.accept().unwrap();
+        let calls = [first, call(address.clone())];
+        wait_until("the second has called", || is_readable(&server));
         drop(server);
         drop(caller);
         for call in calls {

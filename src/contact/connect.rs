@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_socket, socket_with,
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect as connect_socket,
+    shutdown, socket_with,
 };
 
 use crate::error::AttachError;
@@ -112,11 +113,24 @@ impl Call {
         })
         .map_err(ConnectError::Os)?;
         let socket = line.as_fd().map_err(ConnectError::Os)?;
-        self.dial(socket, &to)?;
-        let server = Credentials::of_peer(socket).map_err(ConnectError::Os)?;
-        let offer = self.wait_for_offer(socket)?;
+        let met = self.meet(socket, &to);
+        let (server, offer) = met.inspect_err(|_| {
+            // The server need not wait until nobody has a copy of the socket. Fails if it is not
+            // connected.
+            let _ = shutdown(socket, Shutdown::Both);
+        })?;
         let port = offer.take(line, options.for_strangers()).map_err(|error| self.wrong(error))?;
         Ok(Connection { port, server })
+    }
+
+    fn meet(
+        &self,
+        socket: BorrowedFd<'_>,
+        to: &SocketAddrUnix,
+    ) -> Result<(Credentials, Offer), ConnectError> {
+        self.dial(socket, to)?;
+        let server = Credentials::of_peer(socket).map_err(ConnectError::Os)?;
+        Ok((server, self.wait_for_offer(socket)?))
     }
 
     /// Connects. Blocking, because a full backlog makes it wait, and only so.

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use zeroport::{Address, MessagePort, Server};
 
-use crate::support::{DONE, Peer, is_peer_of, this_test};
+use crate::support::{DONE, Peer, is_peer_of, this_test, wait_until};
 
 /// A folder of a test's own, removed at its end.
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -89,7 +89,20 @@ pub(crate) fn raw_server(address: &Address) -> OwnedFd {
 /// The file of a server that has died: nobody listens.
 pub(crate) fn leave_stale_file(path: &Path) {
     drop(raw_server(&Address::from(path)));
-    assert!(path.exists());
+    wait_until_stale(path);
+}
+
+/// Waits until nobody has the socket of a file. (Other tests start processes meanwhile, which have
+/// copies of all sockets for a moment.)
+pub(crate) fn wait_until_stale(path: &Path) {
+    wait_until("the socket is closed", || {
+        try_stranger(&Address::from(path)).is_err_and(|error| error == Errno::CONNREFUSED)
+    });
+}
+
+/// A stranger hangs up: at once, also where another process has a copy for a moment.
+pub(crate) fn hang_up(stranger: OwnedFd) {
+    rustix::net::shutdown(&stranger, rustix::net::Shutdown::Both).unwrap();
 }
 
 /// Tells a client in a process of its own where its server is.
