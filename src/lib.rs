@@ -148,9 +148,8 @@
 //! [`PostError`] ([`BatchError`] or [`TransferError`] around it), [`RecvError`], [`DecodeError`],
 //! [`TakeError`] ([`AttachError`] inside). A failed post has posted nothing, and what was to be posted
 //! is still the caller's. Strangers that do not come together are told why by [`BindError`],
-//! [`AcceptError`], [`AdmitError`] and [`ConnectError`] ([`AddressError`] inside). All are `Send + Sync + 'static`, but [`TransferError`], which holds ports, is
-//! not `Sync`: where an error must be, `.map_err(|error| error.source)` drops the ports and keeps the
-//! reason.
+//! [`AcceptError`], [`AdmitError`] and [`ConnectError`] ([`AddressError`] inside). All are
+//! `Send + Sync + 'static`.
 //!
 //! # Threads
 //!
@@ -165,9 +164,9 @@
 //! | [`Caller`], [`Credentials`], [`Address`] | yes | yes | |
 //! | [`Message`], [`Loan`], [`Drain`] | no | no | stay with their port |
 //! | [`ChannelOptions`], [`Trust`], [`WaitStrategy`], [`PeerState`], [`CloseReason`] | yes | yes | plain values |
-//! | [`TransferList`], [`Transferable`], [`TransferError`] | yes | no | hold ports |
-//! | [`Untransferable`] | yes | yes | a plain value |
-//! | all other errors | yes | yes | |
+//! | [`Transferable`] | yes | no | holds a port |
+//! | [`TransferList`], [`PortDescriptors`] | yes | yes | give what they hold to who owns them |
+//! | [`Untransferable`], all errors | yes | yes | |
 #![cfg_attr(
     feature = "rkyv",
     doc = "| [`EncodeWriter`], [`Encoder`] | no | no | live for one serialisation |"

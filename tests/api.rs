@@ -71,13 +71,12 @@ assert_impl_all!(PostError: Error, Send, Sync);
 assert_impl_all!(RecvError: Error, Send, Sync, Copy, Eq);
 assert_impl_all!(SpawnError: Error, Send, Sync);
 assert_impl_all!(TakeError: Error, Send, Sync);
+assert_impl_all!(TransferError: Error, Send, Sync);
 
 // What holds ports.
-assert_impl_all!(PortDescriptors: Send, Debug);
-assert_impl_all!(TransferError: Error, Send);
-assert_not_impl_any!(TransferError: Sync);
-assert_impl_all!(TransferList: Send, Debug, Default, FromIterator<MessagePort>);
-assert_not_impl_any!(TransferList: Sync, Clone);
+assert_impl_all!(PortDescriptors: Send, Sync, Debug);
+assert_impl_all!(TransferList: Send, Sync, Debug, Default, FromIterator<MessagePort>);
+assert_not_impl_any!(TransferList: Clone);
 assert_impl_all!(Transferable: Send, Debug, From<MessagePort>);
 assert_not_impl_any!(Transferable: Sync, Clone);
 

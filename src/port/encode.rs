@@ -102,9 +102,9 @@ impl Sender {
         &self,
         value: &T,
         patience: Patience,
-        list: TransferList,
+        mut list: TransferList,
     ) -> Result<(), TransferError> {
-        let encoded = self.check().and_then(|()| self.check_carrier(&list)).and_then(|()| {
+        let encoded = self.check().and_then(|()| self.check_carrier(&mut list)).and_then(|()| {
             let bytes = RefCell::default();
             let encoded = encode(value, &bytes);
             let refused = |error: EncodeError| error.into_source().unwrap_or_else(fickle);

@@ -101,8 +101,8 @@ impl<'p> Loan<'p> {
         tag: u32,
         list: impl Into<TransferList>,
     ) -> Result<(), TransferError> {
-        let (list, sender) = (list.into(), self.sender);
-        match sender.check_carrier(&list).and_then(|()| self.fill(len)) {
+        let (mut list, sender) = (list.into(), self.sender);
+        match sender.check_carrier(&mut list).and_then(|()| self.fill(len)) {
             Err(source) => Err(TransferError::new(list, source)),
             Ok(reservation) if list.is_empty() => sender
                 .publish(reservation, len, tag)

@@ -37,9 +37,9 @@ impl Sender {
         bytes: &[u8],
         tag: u32,
         patience: Patience,
-        list: TransferList,
+        mut list: TransferList,
     ) -> Result<(), TransferError> {
-        match self.check().and_then(|()| self.check_carrier(&list)) {
+        match self.check().and_then(|()| self.check_carrier(&mut list)) {
             Ok(()) => self.post_checked_with(bytes, tag, patience, list),
             Err(source) => Err(TransferError::new(list, source)),
         }
@@ -68,7 +68,7 @@ impl Sender {
     }
 
     /// Refuses what this port can never carry: itself, and its other end, however that came here.
-    pub(super) fn check_carrier(&self, list: &TransferList) -> Result<(), PostError> {
+    pub(super) fn check_carrier(&self, list: &mut TransferList) -> Result<(), PostError> {
         let (count, max) = (list.len(), MAX_PORTS);
         if count > max {
             return Err(PostError::TooManyPorts { count, max });
@@ -94,9 +94,9 @@ impl Sender {
         room: Reservation,
         content: Content,
         patience: Patience,
-        list: TransferList,
+        mut list: TransferList,
     ) -> Result<(), TransferError> {
-        let tenure = match self.dispatch(&list, content.len, patience) {
+        let tenure = match self.dispatch(&mut list, content.len, patience) {
             Ok(tenure) => tenure,
             Err(source) => return Err(TransferError::new(list, source)),
         };
@@ -114,7 +114,7 @@ impl Sender {
     /// what it returns is held: a message whose ports have gone must be published.
     fn dispatch(
         &self,
-        list: &TransferList,
+        list: &mut TransferList,
         len: u32,
         patience: Patience,
     ) -> Result<Held<'_>, PostError> {
@@ -139,7 +139,7 @@ impl Sender {
 
     fn try_dispatch(
         &self,
-        list: &TransferList,
+        list: &mut TransferList,
         lane: &Outgoing,
     ) -> Result<Result<(), Errno>, PostError> {
         let mut departing = Vec::with_capacity(list.len());

@@ -1,6 +1,7 @@
 //! What is given away with a message, and comes back if the post is refused.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use super::MessagePort;
 use crate::error::PostError;
@@ -35,8 +36,10 @@ impl From<MessagePort> for Transferable {
 /// assert!(!list.is_empty());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+// The lock is never waited for. It makes the list `Sync`, which its ports are not, and so its error one
+// that every error type of a program can hold.
 #[derive(Default)]
-pub struct TransferList(Vec<Transferable>);
+pub struct TransferList(Mutex<Vec<Transferable>>);
 
 /// Makes a [`TransferList`](crate::TransferList) of ports.
 ///
@@ -64,31 +67,35 @@ macro_rules! transfer {
 impl TransferList {
     /// An empty list: a post with it is a plain post.
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self(Mutex::new(Vec::new()))
     }
 
     /// Appends something.
     pub fn push(&mut self, item: impl Into<Transferable>) {
-        self.0.push(item.into());
+        self.items().push(item.into());
     }
 
     /// How many things there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     /// The ports of the list, in its order.
     pub fn into_ports(self) -> Vec<MessagePort> {
-        self.0.into_iter().map(|Transferable::Port(port)| port).collect()
+        self.into_iter().map(|Transferable::Port(port)| port).collect()
     }
 
-    pub(super) fn ports(&self) -> impl ExactSizeIterator<Item = &MessagePort> {
-        self.0.iter().map(|Transferable::Port(port)| port)
+    pub(super) fn ports(&mut self) -> impl ExactSizeIterator<Item = &MessagePort> {
+        self.items().iter().map(|Transferable::Port(port)| port)
+    }
+
+    fn items(&mut self) -> &mut Vec<Transferable> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,7 +107,7 @@ impl fmt::Debug for TransferList {
 
 impl FromIterator<Transferable> for TransferList {
     fn from_iter<I: IntoIterator<Item = Transferable>>(items: I) -> Self {
-        Self(items.into_iter().collect())
+        Self(Mutex::new(items.into_iter().collect()))
     }
 }
 
@@ -115,13 +122,13 @@ impl IntoIterator for TransferList {
     type IntoIter = std::vec::IntoIter<Transferable>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter()
     }
 }
 
 impl From<MessagePort> for TransferList {
     fn from(port: MessagePort) -> Self {
-        Self(vec![port.into()])
+        Self(Mutex::new(vec![port.into()]))
     }
 }
 
