@@ -168,10 +168,8 @@ fn adopt_early(port: &MessagePort, carrier: &MessagePort) {
     assert_eq!(port.recv().unwrap().bytes(), b"now");
     assert_eq!(carrier.try_recv().map(drop), Err(RecvError::Empty), "there is no record");
     let (_, receiver) = carrier.halves();
-    receiver.look_for_lane();
-    let parcel = receiver.parcels().receive(1).unwrap();
-    let arrival = parcel.take(receiver.parcels()).unwrap().unwrap();
-    receiver.parcels().let_go(parcel);
+    let parcel = receiver.parcels().receive(1);
+    let arrival = receiver.take_port(&parcel).unwrap().unwrap();
     let far = adopt(arrival, Trust::Trusted).unwrap();
     unpack(0, &far);
     let message = far.recv().unwrap();

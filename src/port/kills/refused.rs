@@ -31,7 +31,6 @@ fn expect_rollback(
     post: impl FnOnce(TransferList) -> Result<(), TransferError>,
 ) -> PostError {
     let Bundle { near, far, deep } = bundle(count);
-    far[0].halves().1.look_for_lane();
     let before = holdings();
     let epochs: Vec<_> = far.iter().map(epoch_of).collect();
     let closers: Vec<_> = far.iter().map(MessagePort::closer).collect();
