@@ -67,24 +67,24 @@ pub(crate) fn answer_bursts(port: &MessagePort) {
 }
 
 /// The delay before the last message of a burst, drawn towards the moment when the reader falls asleep.
-struct Hunt {
+pub(crate) struct Hunt {
     steps: i64,
     random: u64,
 }
 
 impl Hunt {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { steps: 1_000, random: 1 }
     }
 
-    fn delay(&mut self) {
+    pub(crate) fn delay(&mut self) {
         let steps = self.steps + (next_random(&mut self.random) % 256) as i64;
         for step in 0..steps {
             black_box(step);
         }
     }
 
-    fn learn(&mut self, slept: bool) {
+    pub(crate) fn learn(&mut self, slept: bool) {
         self.steps = (self.steps + if slept { -16 } else { 16 }).clamp(0, 1_000_000);
     }
 }
