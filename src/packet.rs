@@ -5,7 +5,7 @@
 //! and consumed, without them, only when all are here: what failed can be tried again.
 //!
 //! `ECONNRESET` says, once, that the other end went away with packets of ours unread, *before* what is
-//! still queued for us: read on.
+//! still queued for us: read on. Who sends instead, is told so first, and that nobody is there next.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -50,7 +50,7 @@ pub(crate) fn send(
             return Err(Errno::INVAL);
         }
         match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags) {
-            Err(Errno::INTR) => {}
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             sent => return sent.map(drop),
         }
     }

@@ -356,8 +356,8 @@ mod wake_ups {
     /// After so long somebody has slept through a message.
     const STUCK: Duration = Duration::from_secs(15);
 
-    fn rounds() -> u64 {
-        if ends::long() { 500_000 } else { 5_000 }
+    fn rounds(usually: u64) -> u64 {
+        if ends::long() { 200_000 } else { usually }
     }
 
     /// When the last message of a round is posted: about when the new holder falls asleep.
@@ -441,6 +441,7 @@ mod wake_ups {
         stations: &[Station],
         strategy: WaitStrategy,
         mut timing: impl Timing + Send + 'static,
+        rounds: u64,
     ) {
         let setup = Setup::new().capacity(256 << 10).strategy(strategy);
         let ring = make_ring(stations, Setup::new());
@@ -454,11 +455,11 @@ mod wake_ups {
         fixed.set_wait_strategy(strategy);
         assert_ne!(is_registered(), Some(false));
 
-        let mut baggage = Baggage::new(setup, rounds(), LONG);
+        let mut baggage = Baggage::new(setup, rounds, LONG);
         baggage.next = 1;
         ring.first.post_bytes_with(bytemuck::bytes_of(&baggage), moving).expect("a station");
         let poster = thread::spawn(move || {
-            for round in 1..=rounds() {
+            for round in 1..=rounds {
                 if round > 1 {
                     // All at once, so that the holder does not sleep in between.
                     let burst = [[round; SHORT]; STREAM];
@@ -479,7 +480,12 @@ mod wake_ups {
     journey!(
         bursts_to_a_sleeper,
         2,
-        |stations: &mut Vec<Station>| bursts_to_a_mover(stations, WaitStrategy::Sleep, Hunt::new()),
+        |stations: &mut Vec<Station>| bursts_to_a_mover(
+            stations,
+            WaitStrategy::Sleep,
+            Hunt::new(),
+            rounds(5_000)
+        ),
         sleepy_station,
     );
     journey!(
@@ -488,7 +494,8 @@ mod wake_ups {
         |stations: &mut Vec<Station>| bursts_to_a_mover(
             stations,
             WaitStrategy::Adaptive,
-            Hunt::new()
+            Hunt::new(),
+            rounds(5_000)
         ),
         sleepy_station,
     );
@@ -498,7 +505,12 @@ mod wake_ups {
     #[test]
     fn at_the_moment_of_falling_asleep() {
         let host = |stations: &mut Vec<Station>| {
-            bursts_to_a_mover(stations, WaitStrategy::Sleep, AtTheMoment(Random(1)));
+            bursts_to_a_mover(
+                stations,
+                WaitStrategy::Sleep,
+                AtTheMoment(Random(1)),
+                rounds(30_000),
+            );
         };
         stations::among_threads(2, host, sleepy_station);
     }
@@ -537,7 +549,7 @@ mod wake_ups {
         let setup = SMALL.strategy(strategy);
         let ring = make_ring(stations, Setup::new());
         let MessageChannel { port1: fixed, port2: moving } = setup.open();
-        let baggage = Baggage::new(setup, rounds(), LONG);
+        let baggage = Baggage::new(setup, rounds(5_000), LONG);
         ring.first.post_bytes_with(bytemuck::bytes_of(&baggage), moving).expect("a station");
         let reader = thread::spawn(move || {
             let mut random = Random(1);
@@ -565,7 +577,7 @@ mod wake_ups {
             port
         };
         pass_on(&ring, visit, |first| first.closer().close());
-        assert_eq!(reader.join().expect("the reader"), rounds() * (5 + STREAM as u64));
+        assert_eq!(reader.join().expect("the reader"), rounds(5_000) * (5 + STREAM as u64));
     }
 
     journey!(

@@ -193,8 +193,9 @@ impl Sender {
             }
             (Errno::AGAIN, _) => Err(PostError::Full { len: len.into() }),
             (Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN, _) => {
-                self.note_hang_up();
-                self.check().and(Err(PostError::Os(refused.into())))
+                // The other end of a lane goes with its port, though the line may hang up a moment later.
+                self.hold().endpoint.note_hang_up();
+                self.check()
             }
             (errno, _) => Err(PostError::Os(errno.into())),
         }

@@ -7,20 +7,25 @@
 #![allow(dead_code, unused_macros, unused_imports)] // each test file uses a part
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::process::exit;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 use zeroport::{CloseReason, MessageChannel, MessagePort, RecvError, TransferList};
 
+use crate::ends;
 use crate::support::{
-    Peer, Running, Setup, be_peer, count_descriptors, count_segment_mappings, in_thread,
-    is_peer_of, wait_until,
+    DONE, Peer, Running, Setup, be_peer, count_descriptors, count_segment_mappings, in_thread,
+    is_peer_of, this_test_as, wait_until,
 };
 
-/// After so long a journey counts as stuck.
-const STUCK: Duration = Duration::from_secs(100);
 /// After so long a station that was asked something does not answer any more.
 const ANSWER: Duration = Duration::from_secs(60);
+
+/// After so long a journey counts as stuck.
+fn stuck_after() -> Instant {
+    Instant::now() + Duration::from_secs(if ends::long() { 600 } else { 100 })
+}
 
 /// A station, as its host sees it. Dropped: its port is closed, and it must come to its end then.
 pub(crate) struct Station {
@@ -66,7 +71,44 @@ macro_rules! perilous {
     };
 }
 
-pub(crate) use {journey, perilous};
+/// As [`perilous!`], for a host that is told the name of the test too: it starts further stations.
+macro_rules! replacing {
+    ($name:ident, $stations:expr, $host:expr, $station:expr $(,)?) => {
+        #[test]
+        fn $name() {
+            let test = $crate::support::test_name(concat!(module_path!(), "::", stringify!($name)));
+            let host = move |stations: &mut Vec<_>| ($host)(test, stations);
+            $crate::stations::among_processes(test, $stations, host, $station);
+        }
+    };
+}
+
+/// As [`replacing!`], with a process of its own for the host: it counts what the process has open.
+macro_rules! counting {
+    ($name:ident, $stations:expr, $host:expr, $station:expr $(,)?) => {
+        #[test]
+        fn $name() {
+            let test = $crate::support::test_name(concat!(module_path!(), "::", stringify!($name)));
+            let host = move |stations: &mut Vec<_>| ($host)(test, stations);
+            $crate::stations::with_own_host(test, || {
+                $crate::stations::among_processes(test, $stations, host, $station);
+            });
+        }
+    };
+}
+
+pub(crate) use {counting, journey, perilous, replacing};
+
+/// Runs a host in a process of its own, which the test waits for: it has a watchdog itself.
+pub(crate) fn with_own_host(test: &str, host: impl FnOnce()) {
+    let role = format!("{test} (host)");
+    if is_peer_of(test) || is_peer_of(&role) {
+        host();
+        exit(DONE);
+    }
+    let status = this_test_as(test, &role).status().expect("the test binary");
+    assert_eq!(status.code(), Some(DONE), "the host has failed ({status}); see its output");
+}
 
 pub(crate) fn among_threads(
     count: usize,
@@ -78,7 +120,7 @@ pub(crate) fn among_threads(
         host(&mut stations);
         stations.into_iter().for_each(Station::finish);
     });
-    host.join(Instant::now() + STUCK);
+    host.join(stuck_after());
 }
 
 pub(crate) fn among_processes(
@@ -96,7 +138,7 @@ pub(crate) fn among_processes(
         host(&mut stations);
         stations.into_iter().for_each(Station::finish);
     });
-    if let Err(stuck) = host.try_join(Instant::now() + STUCK) {
+    if let Err(stuck) = host.try_join(stuck_after()) {
         for pid in pids {
             // The host still has them, so their numbers cannot have been given to anybody else;
             // those that it has replaced are gone.
@@ -233,7 +275,7 @@ const CLING: u64 = 6;
 /// Exit at once, as from `main`.
 const EXIT: u64 = 7;
 
-const DONE: u64 = 100;
+const WELL: u64 = 100;
 const ENDED: u64 = 101;
 const REFUSED: u64 = 102;
 
@@ -271,10 +313,10 @@ pub(crate) fn obey(host: MessagePort) {
                 }))
             }
             CLOSE => answer_to(slots[slot].take().map(MessagePort::close).ok_or(())),
-            COUNT => [DONE, count_descriptors() as u64, count_segment_mappings() as u64, 0],
+            COUNT => [WELL, count_descriptors() as u64, count_segment_mappings() as u64, 0],
             CLING => {
                 let clung_to = open(&slots, slot).recv().expect("a message to cling to");
-                host.post_bytes(bytemuck::bytes_of(&[DONE, 0, 0, 0])).expect("a host");
+                host.post_bytes(bytemuck::bytes_of(&[WELL, 0, 0, 0])).expect("a host");
                 let _until_killed = clung_to;
                 loop {
                     std::thread::park();
@@ -293,12 +335,12 @@ fn open(slots: &[Option<MessagePort>], slot: usize) -> &MessagePort {
 }
 
 fn answer_to(done: Result<(), ()>) -> [u64; 4] {
-    [if done.is_ok() { DONE } else { REFUSED }, 0, 0, 0]
+    [if done.is_ok() { WELL } else { REFUSED }, 0, 0, 0]
 }
 
 /// Puts ports into new slots; the answer tells which.
 fn keep(slots: &mut Vec<Option<MessagePort>>, ports: Vec<MessagePort>) -> [u64; 4] {
-    let answer = [DONE, 0, slots.len() as u64, ports.len() as u64];
+    let answer = [WELL, 0, slots.len() as u64, ports.len() as u64];
     slots.extend(ports.into_iter().map(Some));
     answer
 }
@@ -334,7 +376,7 @@ impl Station {
     }
 
     fn expect_done(&self, order: &[u64]) {
-        assert_eq!(self.ask(order)[0], DONE, "{order:?}");
+        assert_eq!(self.ask(order)[0], WELL, "{order:?}");
     }
 
     /// Gives it a port; says in which slot it has it.

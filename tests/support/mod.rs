@@ -180,10 +180,15 @@ pub(crate) fn be_peer(setup: Setup, peer: impl FnOnce(MessagePort)) -> ! {
 
 /// The command that starts this test binary again, for one test and in the role of its peer.
 pub(crate) fn this_test(test: &str) -> Command {
+    this_test_as(test, test)
+}
+
+/// As [`this_test`], in another role.
+pub(crate) fn this_test_as(test: &str, role: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the test binary"));
     command
         .args(["--exact", test, "--nocapture", "--test-threads=1", "--include-ignored"])
-        .env(ROLE, test)
+        .env(ROLE, role)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     command
