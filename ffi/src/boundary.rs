@@ -1,0 +1,98 @@
+//! Where C meets Rust: pointers in, statuses out, no panic across.
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::status::{Failure, Status};
+
+/// Runs the body of a function that C calls.
+pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> Status {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => Status::Ok,
+        Ok(Err(failure)) => {
+            if let Some(errno) = failure.errno {
+                // SAFETY: it is always this thread's.
+                let place = unsafe { libc::__errno_location() };
+                // SAFETY: as above.
+                unsafe { *place = errno };
+            }
+            failure.status
+        }
+        Err(panic) => {
+            // Its drop could panic again.
+            std::mem::forget(panic);
+            Status::Internal
+        }
+    }
+}
+
+/// A place of the caller's that is to be written.
+///
+/// # Safety
+///
+/// C1: null, or a place for a `T`, nobody else's during the call.
+pub(crate) unsafe fn place<'a, T>(pointer: *mut T) -> Result<&'a mut MaybeUninit<T>, Failure> {
+    // SAFETY: C1, passed on.
+    let places = unsafe { places(pointer, 1) }?;
+    places.first_mut().ok_or_else(|| Status::BadArgument.into())
+}
+
+/// Places of the caller's that are to be written.
+///
+/// # Safety
+///
+/// C1: null, or places for `count` of `T`, nobody else's during the call.
+pub(crate) unsafe fn places<'a, T>(
+    pointer: *mut T,
+    count: usize,
+) -> Result<&'a mut [MaybeUninit<T>], Failure> {
+    if count == 0 {
+        return Ok(&mut []);
+    }
+    check(pointer, count)?;
+    // SAFETY: C1; it is neither null nor misaligned, and not larger than any memory.
+    Ok(unsafe { std::slice::from_raw_parts_mut(pointer.cast(), count) })
+}
+
+/// What the caller has somewhere.
+///
+/// # Safety
+///
+/// C1: null, or `count` of `T`, which nobody changes during the call.
+pub(crate) unsafe fn items<'a, T>(pointer: *const T, count: usize) -> Result<&'a [T], Failure> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    check(pointer, count)?;
+    // SAFETY: C1; it is neither null nor misaligned, and not larger than any memory.
+    Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
+}
+
+fn check<T>(pointer: *const T, count: usize) -> Result<(), Failure> {
+    let fits =
+        count.checked_mul(size_of::<T>()).is_some_and(|bytes| isize::try_from(bytes).is_ok());
+    if fits && !pointer.is_null() && pointer.is_aligned() {
+        Ok(())
+    } else {
+        Err(Status::BadArgument.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_does_not_cross() {
+        assert_eq!(call(|| panic!("a bug")), Status::Internal);
+        assert_eq!(call(|| Ok(())), Status::Ok);
+    }
+
+    #[test]
+    fn errno_says_what_the_system_said() {
+        let refused = std::io::Error::from_raw_os_error(libc::EMFILE);
+        assert_eq!(call(|| Err(Failure::system(&refused))), Status::System);
+        assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EMFILE));
+    }
+}

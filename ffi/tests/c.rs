@@ -1,0 +1,278 @@
+//! C programs against the header and the library: built with the C compiler, run, and talked to.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::mem::offset_of;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use support::with_watchdog;
+use zeroport::{
+    ChannelOptions, CloseReason, MessageChannel, MessagePort, RecvError, Trust, transfer,
+};
+use zeroport_ffi::{CMessage, CPort, Status};
+
+const HEADER: &str = include_str!("../../include/zeroport.h");
+const STRICT: [&str; 5] = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"];
+
+/// How a program gets at the library.
+#[derive(Clone, Copy, Debug)]
+enum Library {
+    Static,
+    Shared,
+}
+
+/// Where cargo has put the libraries: beside this test.
+fn libraries() -> PathBuf {
+    std::env::current_exe().unwrap().parent().unwrap().to_owned()
+}
+
+fn here(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
+}
+
+/// Builds a C program from this folder; gives where it is.
+fn build(source: &Path, name: &str, library: Library, more: &[&str]) -> PathBuf {
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut compiler = Command::new(std::env::var_os("CC").unwrap_or("cc".into()));
+    compiler.args(STRICT).args(["-g", "-O1"]).args(more);
+    compiler.arg("-I").arg(here("../include")).arg("-I").arg(here("tests"));
+    compiler.arg("-o").arg(&program).arg(source);
+    match library {
+        Library::Static => compiler.arg(libraries().join("libzeroport_ffi.a")),
+        Library::Shared => compiler
+            .arg(libraries().join("libzeroport_ffi.so"))
+            .arg(format!("-Wl,-rpath,{}", libraries().display())),
+    };
+    // What Rust's standard library needs.
+    compiler.args(["-pthread", "-lgcc_s", "-lutil", "-lrt", "-lm", "-ldl"]);
+    run(&mut compiler);
+    program
+}
+
+/// Runs a program that must succeed; gives what it printed.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "{command:?}: {}\n{out}{err}", output.status);
+    out.into_owned()
+}
+
+/// A channel to give away on a port that is as trusted as `trust`.
+fn channel(trust: Trust) -> (MessagePort, MessagePort) {
+    let MessageChannel { port1, port2 } = ChannelOptions::new().trust(trust).open().unwrap();
+    (port1, port2)
+}
+
+fn expect_bytes(port: &MessagePort, expected: &[u8]) {
+    assert_eq!(port.recv().unwrap().bytes(), expected);
+}
+
+fn expect_closed(port: &MessagePort) {
+    assert_eq!(port.recv().unwrap_err(), RecvError::Closed(CloseReason::Closed));
+}
+
+/// Starts the server in C, has the conversation, and sees it end.
+fn with_server(name: &'static str, library: Library, trust: Trust) {
+    with_watchdog(move || {
+        let mut server = Command::new(build(&here("tests/serve.c"), name, library, &[]));
+        if trust == Trust::Untrusted {
+            server.arg("untrusted");
+        }
+        let (port, mut child) = ChannelOptions::new().trust(trust).spawn(server).unwrap();
+        echoes(&port);
+        a_reply_port_gets_ten_replies(&port, trust);
+        ports_come_back(&port, trust);
+        a_port_from_c(&port, trust);
+        port.close();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    });
+}
+
+fn echoes(port: &MessagePort) {
+    let mut message = b"echo".to_vec();
+    message.resize(port.max_payload(), b'!');
+    for len in [4, 5, 64, 1000, message.len()] {
+        port.post_bytes(&message[..len]).unwrap();
+        expect_bytes(port, &message[..len]);
+    }
+    // Asked all at once.
+    for n in 0..1000u32 {
+        port.post_bytes(format!("echo {n}").as_bytes()).unwrap();
+    }
+    for n in 0..1000u32 {
+        expect_bytes(port, format!("echo {n}").as_bytes());
+    }
+}
+
+fn a_reply_port_gets_ten_replies(port: &MessagePort, trust: Trust) {
+    for _ in 0..20 {
+        let (mine, theirs) = channel(trust);
+        port.post_bytes_with(b"count", transfer![theirs]).unwrap();
+        for n in 1..=10 {
+            expect_bytes(&mine, n.to_string().as_bytes());
+        }
+        expect_closed(&mine);
+    }
+}
+
+fn ports_come_back(port: &MessagePort, trust: Trust) {
+    for count in [1, 2, 65, 100] {
+        let (mine, theirs): (Vec<_>, Vec<_>) = (0..count).map(|_| channel(trust)).unzip();
+        for (n, port) in mine.iter().enumerate() {
+            port.post_bytes(&n.to_le_bytes()).unwrap();
+        }
+        port.post_bytes_with(b"back", theirs).unwrap();
+        let message = port.recv().unwrap();
+        assert_eq!(message.bytes(), b"back");
+        let theirs = message.take_all_ports().unwrap();
+        assert_eq!(theirs.len(), count);
+        for (n, (mine, theirs)) in mine.iter().zip(theirs).enumerate() {
+            expect_bytes(&theirs, &n.to_le_bytes());
+            theirs.post_bytes(b"home").unwrap();
+            expect_bytes(mine, b"home");
+        }
+    }
+}
+
+fn a_port_from_c(port: &MessagePort, trust: Trust) {
+    port.post_bytes(b"open").unwrap();
+    let message = port.recv().unwrap();
+    assert_eq!(message.bytes(), b"open");
+    let [from_c] = message.take_ports().unwrap();
+    assert_eq!(from_c.trust(), trust);
+    expect_bytes(&from_c, b"from C");
+    from_c.post_bytes(b"to C").unwrap();
+    expect_bytes(&from_c, b"to C");
+}
+
+#[test]
+fn a_server_in_c() {
+    with_server("serve", Library::Static, Trust::Trusted);
+}
+
+#[test]
+fn a_server_in_c_for_a_stranger() {
+    with_server("serve-stranger", Library::Static, Trust::Untrusted);
+}
+
+#[test]
+fn a_server_with_the_shared_library() {
+    with_server("serve-shared", Library::Shared, Trust::Trusted);
+}
+
+/// The example at the top of the header, as it stands there.
+#[test]
+fn the_example_of_the_header_echoes() {
+    with_watchdog(|| {
+        let lines = HEADER.lines().filter_map(|line| line.strip_prefix(" *      "));
+        let example: Vec<_> = lines.skip_while(|line| *line != "zp_port parent;").collect();
+        let end = example.iter().position(|line| line.starts_with("zp_port_close")).unwrap();
+        let body = example[..=end].join("\n");
+        let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join("example.c");
+        let includes = "#include <stdio.h>\n#include \"zeroport.h\"";
+        let program = format!("{includes}\nint main(void) {{\n{body}\nreturn 0;\n}}\n");
+        std::fs::write(&source, program).unwrap();
+
+        let mut echo = Command::new(build(&source, "example", Library::Static, &[]));
+        echo.stdout(Stdio::piped());
+        let (port, child) = zeroport::spawn(echo).unwrap();
+        for n in 0..100u32 {
+            port.post_bytes(&n.to_le_bytes()).unwrap();
+            expect_bytes(&port, &n.to_le_bytes());
+        }
+        port.close();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.stdout, b"the channel was closed\n");
+    });
+}
+
+/// The C program is built with sanitizers, which see what the library does to the heap, too.
+fn run_sanitized(source: &'static str, name: &'static str) {
+    with_watchdog(move || {
+        let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+        let program = build(&here(source), name, Library::Static, &sanitizers);
+        // Leaks are looked for by ptrace, which is not allowed everywhere.
+        run(Command::new(program).env("ASAN_OPTIONS", "detect_leaks=0"));
+    });
+}
+
+#[test]
+fn misuse_gives_a_status_and_never_a_crash() {
+    run_sanitized("tests/misuse.c", "misuse");
+}
+
+#[test]
+fn threads_get_in_one_at_a_time() {
+    run_sanitized("tests/threads.c", "threads");
+}
+
+/// The functions that the header declares.
+fn declared() -> BTreeSet<&'static str> {
+    let word = |text: &'static str| {
+        let start =
+            text.rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(0, |at| at + 1);
+        &text[start..]
+    };
+    let code = HEADER.lines().filter(|line| !line.starts_with(" *") && !line.starts_with("/*"));
+    code.filter_map(|line| line.split_once('('))
+        .map(|(before, _)| word(before))
+        .filter(|name| name.starts_with("zp_"))
+        .collect()
+}
+
+#[test]
+fn the_library_exports_what_the_header_declares() {
+    let library = libraries().join("libzeroport_ffi.so");
+    let symbols = run(Command::new("nm").args(["--dynamic", "--defined-only", "-P"]).arg(library));
+    let exported: BTreeSet<_> = symbols.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(declared().len() > 10, "{:?}", declared());
+    assert_eq!(exported, declared());
+}
+
+#[test]
+fn header_and_library_have_the_same_statuses() {
+    let in_header: BTreeSet<_> = HEADER
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("ZP_")?.split_once(" = "))
+        .map(|(name, rest)| {
+            let number = rest.split([',', ' ', '\n']).next().unwrap();
+            (format!("ZP_{name}"), number.parse::<u32>().unwrap())
+        })
+        .collect();
+    let in_library: BTreeSet<_> =
+        Status::ALL.iter().map(|(status, name)| ((*name).to_owned(), *status as u32)).collect();
+    assert_eq!(in_header, in_library);
+    let texts: BTreeSet<_> = Status::ALL.iter().map(|(status, _)| status.text()).collect();
+    assert_eq!(texts.len(), Status::ALL.len(), "each says something else");
+}
+
+#[test]
+fn header_and_library_have_the_same_layout() {
+    with_watchdog(|| {
+        let program = build(&here("tests/layout.c"), "layout", Library::Static, &[]);
+        let expected = [
+            size_of::<CPort>(),
+            align_of::<CPort>(),
+            size_of::<CMessage>(),
+            align_of::<CMessage>(),
+            offset_of!(CMessage, data),
+            offset_of!(CMessage, len),
+            offset_of!(CMessage, tag),
+            offset_of!(CMessage, port_count),
+            offset_of!(CMessage, opaque),
+            size_of::<Status>(),
+            zeroport_ffi::UNTRUSTED as usize,
+            zeroport_ffi::NO_INDEX,
+            zeroport_ffi::zp_version() as usize,
+        ];
+        let found: Vec<usize> = run(&mut Command::new(program))
+            .split_whitespace()
+            .map(|number| number.parse().unwrap())
+            .collect();
+        assert_eq!(found, expected);
+    });
+}

@@ -1,0 +1,187 @@
+/* Threads that use one port at the same time: one at a time gets in, and none of them is harmed. */
+#define _POSIX_C_SOURCE 200809L
+
+#include <pthread.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "expect.h"
+
+enum { THREADS = 4, PORTS = 8, ROUNDS = 4000 };
+
+static void pause_a_little(void) {
+    struct timespec time = {0, 200000};
+    nanosleep(&time, NULL);
+}
+
+static void *wait_for_one(void *port) {
+    static zp_status status;
+    zp_message message;
+    do { /* whoever asks for its state may be inside at this moment */
+        status = zp_port_recv(*(zp_port *)port, &message);
+    } while (status == ZP_BUSY);
+    return &status;
+}
+
+/* A port on which one thread waits is not there for others, but for zp_port_shutdown. */
+static void shut_down_under_a_waiting_thread(void) {
+    zp_port ends[2], carrier[2];
+    zp_message message;
+    pthread_t waiting;
+    void *status;
+    size_t number;
+    int patience = 100000;
+    EXPECT(ZP_OK, zp_channel_new(ends, 0));
+    EXPECT(ZP_OK, zp_channel_new(carrier, 0));
+    HOLDS(pthread_create(&waiting, NULL, wait_for_one, &ends[0]) == 0);
+    while (zp_port_peer_state(ends[0]) != ZP_BUSY) {
+        HOLDS(patience-- > 0);
+        pause_a_little();
+    }
+    EXPECT(ZP_BUSY, zp_port_post(ends[0], "x", 1, NULL, 0, NULL));
+    EXPECT(ZP_BUSY, zp_port_try_recv(ends[0], &message));
+    EXPECT(ZP_BUSY, zp_port_max_payload(ends[0], &number));
+    EXPECT(ZP_BUSY, zp_port_close(ends[0]));
+    EXPECT(ZP_BUSY, zp_port_post(carrier[0], "x", 1, ends, 1, &number));
+    HOLDS(number == 0);
+
+    EXPECT(ZP_OK, zp_port_shutdown(ends[0]));
+    HOLDS(pthread_join(waiting, &status) == 0);
+    EXPECT(ZP_CLOSED, *(zp_status *)status);
+    EXPECT(ZP_CLOSED, zp_port_recv(ends[1], &message));
+    EXPECT(ZP_OK, zp_port_close(ends[0]));
+    EXPECT(ZP_OK, zp_port_close(ends[1]));
+    EXPECT(ZP_OK, zp_port_close(carrier[0]));
+    EXPECT(ZP_OK, zp_port_close(carrier[1]));
+}
+
+/* Handles and messages that all threads use, copied from one another without any order. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static zp_port ports[PORTS];
+static zp_message messages[PORTS];
+
+static zp_port port_at(unsigned place) {
+    zp_port port;
+    pthread_mutex_lock(&lock);
+    port = ports[place % PORTS];
+    pthread_mutex_unlock(&lock);
+    return port;
+}
+
+/* Closes the port that was there; or, where that cannot be, the new one. */
+static void set_port(unsigned place, zp_port port) {
+    zp_status status;
+    pthread_mutex_lock(&lock);
+    status = zp_port_close(ports[place % PORTS]);
+    if (status == ZP_BORROWED || status == ZP_BUSY) {
+        zp_port_close(port);
+    } else {
+        ports[place % PORTS] = port;
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+static zp_message message_at(unsigned place) {
+    zp_message message;
+    pthread_mutex_lock(&lock);
+    message = messages[place % PORTS];
+    pthread_mutex_unlock(&lock);
+    return message;
+}
+
+/* Releases the message that was there; or, where that cannot be, the new one. */
+static void set_message(unsigned place, zp_message message) {
+    pthread_mutex_lock(&lock);
+    if (zp_message_release(&messages[place % PORTS]) == ZP_BUSY) {
+        zp_message_release(&message);
+    } else {
+        messages[place % PORTS] = message;
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+/* One call with whatever is there. A handle may be anything by now; the library must know. */
+static zp_status do_something(unsigned dice, unsigned place, unsigned other) {
+    zp_port given[2], taken[2];
+    zp_message message;
+    zp_status status;
+    size_t count;
+    switch (dice % 10) {
+        case 0:
+            status = zp_channel_new(given, place % 2 ? ZP_UNTRUSTED : 0);
+            if (status == ZP_OK) {
+                set_port(place, given[0]);
+                set_port(other, given[1]);
+            }
+            return status;
+        case 1:
+            return zp_port_close(port_at(place));
+        case 2:
+            given[0] = port_at(other);
+            given[1] = port_at(other + 1);
+            return zp_port_try_post(port_at(place), "ports", 5, given, 1 + other % 2, &count);
+        case 3:
+            message = message_at(place);
+            status = zp_message_take_ports(&message, taken, 2, &count);
+            if (status == ZP_OK && count > 0) set_port(other, taken[0]);
+            if (status == ZP_OK && count > 1) set_port(other + 1, taken[1]);
+            return status;
+        case 4:
+        case 5:
+            message = message_at(place);
+            return zp_message_release(&message);
+        case 6:
+        case 7:
+            status = zp_port_try_recv(port_at(place), &message);
+            if (status == ZP_OK) set_message(place, message);
+            return status;
+        case 8:
+            return dice % 40 == 8 ? zp_port_shutdown(port_at(place))
+                                  : zp_port_peer_state(port_at(place));
+        default:
+            return zp_port_try_post(port_at(place), "bytes", 5, NULL, 0, NULL);
+    }
+}
+
+static void *at_random(void *seed) {
+    static unsigned seen[THREADS][ZP_INTERNAL + 1];
+    unsigned dice = *(unsigned *)seed * 2654435761u, round;
+    unsigned *mine = seen[*(unsigned *)seed];
+    for (round = 0; round < ROUNDS; round++) {
+        zp_status status;
+        dice = dice * 1664525u + 1013904223u;
+        status = do_something(dice >> 24, dice >> 16 & 0xff, dice >> 8 & 0xff);
+        HOLDS(status >= ZP_OK && status < ZP_INTERNAL && status != ZP_VIOLATED);
+        mine[status]++;
+    }
+    return mine;
+}
+
+static void threads_that_use_whatever_they_find(void) {
+    pthread_t threads[THREADS];
+    unsigned seeds[THREADS], seen[ZP_INTERNAL + 1] = {0}, index, status;
+    for (index = 0; index < THREADS; index++) {
+        seeds[index] = index;
+        HOLDS(pthread_create(&threads[index], NULL, at_random, &seeds[index]) == 0);
+    }
+    for (index = 0; index < THREADS; index++) {
+        void *mine;
+        HOLDS(pthread_join(threads[index], &mine) == 0);
+        for (status = 0; status <= ZP_INTERNAL; status++) {
+            seen[status] += ((unsigned *)mine)[status];
+        }
+    }
+    /* It was no walk among closed doors. */
+    HOLDS(seen[ZP_OK] > ROUNDS / 2 && seen[ZP_FREED] > 0 && seen[ZP_TRANSFERRED] > 0);
+    HOLDS(seen[ZP_BORROWED] > 0 && seen[ZP_DUPLICATE] + seen[ZP_CARRIER] > 0);
+    for (status = 0; status <= ZP_INTERNAL; status++) {
+        if (seen[status] > 0) printf("%6u %s\n", seen[status], zp_status_text((zp_status)status));
+    }
+}
+
+int main(void) {
+    alarm(55); /* whoever is stuck ends before the test that waits for it */
+    shut_down_under_a_waiting_thread();
+    threads_that_use_whatever_they_find();
+    return 0;
+}
