@@ -92,6 +92,9 @@
 //!   [`post_pod_with`](MessagePort::post_pod_with) and [`Loan::publish_with`] take a [`TransferList`],
 //!   made by [`transfer!`], or from one port, an array, a vector. All of it goes, or nothing:
 //!   [`TransferError`] hands the list back.
+//! * Programs with their own way to pass descriptors use
+//!   [`into_descriptors`](MessagePort::into_descriptors) and
+//!   [`from_descriptors`](MessagePort::from_descriptors).
 //! * A port can go at any time: with messages waiting in it, while its other end posts, or moves too,
 //!   or was closed. Its messages go along, in their order; its other end is not told and need not be
 //!   awake. No message goes through a former holder, who may be stopped, or end, the next instant.
