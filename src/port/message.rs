@@ -66,6 +66,10 @@ impl Aside {
         }
     }
 
+    pub(super) fn set_ports(&mut self, ports: Parcel) {
+        self.ports = Some(ports);
+    }
+
     pub(super) fn is_copy(&self) -> bool {
         self.is_copy
     }
@@ -87,11 +91,6 @@ impl<'p> Message<'p> {
     #[inline(always)]
     pub(super) fn new(receiver: &'p Receiver, record: Record, aside: Option<Box<Aside>>) -> Self {
         Self { receiver, record, aside }
-    }
-
-    pub(super) fn with_ports(mut self, ports: Parcel) -> Self {
-        self.aside.get_or_insert_default().ports = Some(ports);
-        self
     }
 
     pub(super) fn receiver(&self) -> &'p Receiver {

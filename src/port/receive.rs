@@ -128,7 +128,7 @@ impl Receiver {
             Found::Record(record) => record,
             Found::Nothing | Found::Broken => otherwise(self)?,
         };
-        Ok(if record.ports == 0 { self.hand_out(record) } else { self.hand_out_with_ports(record) })
+        Ok(self.hand_out(record))
     }
 
     /// What forbids even to look: this handle is a copy, or our end was closed or the end reported.
@@ -199,23 +199,31 @@ impl Receiver {
     fn hand_out(&self, record: Record) -> Message<'_> {
         self.ring.take(record.to);
         self.hold.waits.succeeded(&self.hold.endpoint.own().message_wake);
-        let aside = match self.hold.endpoint.trust() {
-            Trust::Trusted => None,
-            Trust::Untrusted => {
-                let aside = self.copy_out(record.payload_offset, record.payload_len);
-                self.release(record.from, record.to);
-                Some(aside)
-            }
+        let is_plain = record.ports == 0 && self.hold.endpoint.trust() == Trust::Trusted;
+        // A message that passed through memory here would cost more than all the rest of a recv.
+        let Record { from, to, payload_offset, payload_len, ports, .. } = record;
+        let aside = if is_plain {
+            None
+        } else {
+            Some(self.set_aside(from, to, payload_offset, payload_len, ports))
         };
         Message::new(self, record, aside)
     }
 
-    /// As [`hand_out`](Self::hand_out), with the ports that came with the message.
+    /// What a message has beside the ring: on an untrusted port its payload, and the ports that came
+    /// with it.
     #[cold]
     #[inline(never)]
-    fn hand_out_with_ports(&self, record: Record) -> Message<'_> {
-        let parcel = self.parcels.receive(record.ports);
-        self.hand_out(record).with_ports(parcel)
+    fn set_aside(&self, from: u64, to: u64, offset: u64, len: u32, ports: u16) -> Box<Aside> {
+        let mut aside = self.spare.take().unwrap_or_default();
+        if self.hold.endpoint.trust() == Trust::Untrusted {
+            aside.copy(len, |into| self.ring.memory().copy_out(offset, into));
+            self.release(from, to);
+        }
+        if ports != 0 {
+            aside.set_ports(self.parcels.receive(ports));
+        }
+        aside
     }
 
     /// Takes the next port of a message; `None` after the last.
@@ -272,14 +280,6 @@ impl Receiver {
         }
         self.give_back();
         Ok(self.ring.position())
-    }
-
-    /// Copies a payload to private memory.
-    #[cold]
-    fn copy_out(&self, offset: u64, len: u32) -> Box<Aside> {
-        let mut aside = self.spare.take().unwrap_or_default();
-        aside.copy(len, |into| self.ring.memory().copy_out(offset, into));
-        aside
     }
 
     /// The payload of a record that is held, on a trusted port.
