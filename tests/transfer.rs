@@ -1,9 +1,11 @@
 //! A port can be given away, with what waits in it, and its other end notices nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod ends;
 mod support;
 
-use support::conversation;
+use ends::expect_end;
+use support::{channels, conversation, expect_entangled, with_watchdog};
 use zeroport::{CloseReason, MessageChannel, MessagePort, RecvError, transfer};
 
 conversation!(
@@ -56,3 +58,23 @@ conversation!(
         }
     },
 );
+
+// Ports of a message that is dropped are closed then, whatever lies before them.
+#[test]
+fn messages_with_ports_are_dropped_in_any_order() {
+    with_watchdog(|| {
+        let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+        for taken in 0..3 {
+            let (mine, theirs) = channels(3);
+            theirs.into_iter().for_each(|theirs| port1.post_bytes_with(b"", theirs).unwrap());
+            let mut held: Vec<_> = (0..3).map(|_| Some(port2.recv().unwrap())).collect();
+            let message = held[taken].take().unwrap();
+            held.into_iter().rev().for_each(drop);
+            expect_entangled(&mine[taken], &message.take_port().unwrap().unwrap());
+            for (number, mine) in mine.iter().enumerate() {
+                let reason = if number == taken { CloseReason::Closed } else { CloseReason::Lost };
+                expect_end(mine, reason);
+            }
+        }
+    });
+}

@@ -89,7 +89,7 @@ impl Parcels {
         parcel.number >= self.head.get()
     }
 
-    /// Takes a parcel off the lane, and those before it.
+    /// Takes a parcel off the lane, and those before it; those behind it that nobody wants go, too.
     pub(super) fn fetch(&self, parcel: &Parcel, lane: &Incoming) -> Result<(), NotHere> {
         let mut on_lane = self.on_lane.borrow_mut();
         while self.is_on_lane(parcel)
@@ -106,6 +106,8 @@ impl Parcels {
             on_lane.pop_front();
             self.head.set(self.head.get() + 1);
         }
+        drop(on_lane);
+        self.skip_while(lane, |parcel| !parcel.is_wanted);
         Ok(())
     }
 

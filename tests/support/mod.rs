@@ -434,3 +434,24 @@ pub(crate) fn pattern(number: u64, len: usize) -> Vec<u8> {
     let seed = number.wrapping_mul(GOLDEN).rotate_left(32);
     (0..len as u64).map(|at| (seed.wrapping_add(at).wrapping_mul(GOLDEN) >> 56) as u8).collect()
 }
+
+/// Ports that stay, and the other ends of these.
+pub(crate) fn channels(count: usize) -> (Vec<MessagePort>, Vec<MessagePort>) {
+    (0..count)
+        .map(|_| MessageChannel::new().unwrap())
+        .map(|MessageChannel { port1, port2 }| (port1, port2))
+        .unzip()
+}
+
+/// Both talk to each other, in either direction.
+pub(crate) fn expect_entangled(left: &MessagePort, right: &MessagePort) {
+    left.post_bytes(b"to the right").unwrap();
+    right.post_bytes(b"to the left").unwrap();
+    assert_eq!(right.recv().unwrap().bytes(), b"to the right");
+    assert_eq!(left.recv().unwrap().bytes(), b"to the left");
+}
+
+pub(crate) fn expect_all_entangled(left: &[MessagePort], right: &[MessagePort]) {
+    assert_eq!(left.len(), right.len());
+    left.iter().zip(right).for_each(|(left, right)| expect_entangled(left, right));
+}
