@@ -31,6 +31,9 @@ const LANE_END: [u8; 8] = *b"zp-lane\0";
 /// How long a wait lasts where the line is blocked by what cannot be taken.
 const BLOCKED_WAIT: Duration = Duration::from_millis(1);
 
+/// How many waits of that kind the other descriptors of who is dying take at most.
+const HANG_UP_LOOKS: u32 = 100;
+
 /// One end of a line. Dropping it hangs up, also where copies of it exist.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -141,15 +144,20 @@ impl Line {
         self.poll(PollFlags::RDHUP, kick, Some(deadline));
     }
 
-    /// Waits until there is room in `lane`, or on the line itself, for what was refused with `AGAIN`;
-    /// also ends when the line hangs up.
-    pub(crate) fn wait_for_room(&self, lane: Option<BorrowedFd<'_>>, deadline: Option<Instant>) {
-        let Ok(fd) = self.as_fd() else { return };
-        let mut fds = [
-            PollFd::from_borrowed_fd(lane.unwrap_or(fd), PollFlags::OUT),
-            PollFd::from_borrowed_fd(fd, PollFlags::RDHUP),
-        ];
-        poll_until(&mut fds, deadline);
+    /// Waits until there is room for what was refused with `AGAIN`; also ends when the line hangs up.
+    pub(crate) fn wait_for_room(&self, deadline: Option<Instant>) {
+        self.poll(PollFlags::OUT | PollFlags::RDHUP, None, deadline);
+    }
+
+    /// Whether the line hangs up, of which another sign was seen. The kernel closes the descriptors of a
+    /// process that dies one by one, and those of a port in a queue that is dropped.
+    pub(crate) fn hangs_up_soon(&self) -> bool {
+        (0..HANG_UP_LOOKS).any(|_| {
+            self.is_hung_up() || {
+                self.wait_blocked(None, None);
+                false
+            }
+        })
     }
 
     /// Takes what lies on the line. One bell for each sleep is the rule; a hostile side that rings

@@ -232,9 +232,16 @@ impl Receiver {
             return Ok(None);
         }
         if self.parcels.is_on_lane(parcel) {
-            self.parcels.fetch(parcel, &*self.lane()?)?;
+            let fetched = self.parcels.fetch(parcel, &*self.lane()?);
+            self.notify_of_lane();
+            fetched?;
         }
         Ok(self.parcels.take(parcel))
+    }
+
+    /// A poster may wait for room on the lane, as for room in the ring.
+    fn notify_of_lane(&self) {
+        self.hold.notify(&self.hold.endpoint.peer().room_wake);
     }
 
     /// The lane. Its end was put on the line before the first record with ports was published.
@@ -269,7 +276,10 @@ impl Receiver {
         self.ring.release_all();
         if self.parcels.is_behind() {
             match self.lane() {
-                Ok(lane) => self.parcels.let_all_go(&lane),
+                Ok(lane) => {
+                    self.parcels.let_all_go(&lane);
+                    self.notify_of_lane();
+                }
                 Err(NotHere::Refused(errno)) => return Err(errno),
                 // It was never sent; whoever adopts the port finds out.
                 Err(NotHere::Broken) => {}
@@ -318,6 +328,10 @@ impl Receiver {
         {
             let lane = self.lane();
             self.parcels.let_go(&parcel, lane.as_deref().ok());
+            self.notify_of_lane();
+            if self.hold.endpoint.own_end().is_some() && !self.parcels.is_behind() {
+                self.let_go();
+            }
         }
         self.spare.replace(Some(aside));
     }
@@ -351,10 +365,15 @@ impl Receiver {
         let reason = self.hold.endpoint.report(reason);
         // Messages that are still there may need the lane, whose end may still lie on the line.
         if !self.parcels.is_behind() || self.lane().is_ok() {
-            self.hold.let_go();
-            self.parcels.close();
+            self.let_go();
         }
         RecvError::Closed(reason)
+    }
+
+    /// Lets go of line and lane: nothing more will come of them.
+    fn let_go(&self) {
+        self.hold.let_go();
+        self.parcels.close();
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::io::Errno;
 
@@ -25,6 +26,7 @@ use crate::ticket::{Standing, Ticket};
 use super::endpoint::Endpoint;
 use super::post::{Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
+use super::wait::{Look, is_past};
 use super::{MessagePort, Trust};
 
 /// The most ports that one message carries.
@@ -118,26 +120,52 @@ impl Sender {
         len: u32,
         patience: Patience,
     ) -> Result<Held<'_>, PostError> {
-        loop {
-            let lane = self.make_lane(len, patience)?;
-            let tenure = self.hold().endpoint.tenure();
-            if self.hold().endpoint.end().is_none() {
-                match self.try_dispatch(list, &lane)? {
-                    Ok(()) => return Ok(tenure),
-                    Err(refused) => {
-                        drop(tenure);
-                        let lane = lane.as_fd().map_err(PostError::Os)?;
-                        self.after_refusal(refused, Some(lane), len, patience)?;
-                    }
-                }
-            } else {
+        let lane = self.make_lane(len, patience)?;
+        match (self.try_dispatch(list, &lane)?, patience) {
+            (Some(tenure), _) => Ok(tenure),
+            (None, Patience::Until(deadline)) => self.dispatch_until(list, &lane, len, deadline),
+            (None, Patience::None) => Err(PostError::Full { len: len.into() }),
+        }
+    }
+
+    /// Waits for room on the lane, as for room in the ring: the reader tells of either.
+    fn dispatch_until(
+        &self,
+        list: &mut TransferList,
+        lane: &Outgoing,
+        len: u32,
+        deadline: Option<Instant>,
+    ) -> Result<Held<'_>, PostError> {
+        // What was staged must be visible, or the reader would never make room.
+        self.flush();
+        let word = &self.hold().endpoint.own().room_wake;
+        let found = self.hold().wait(word, deadline, |how| match how {
+            Look::Quick => None,
+            Look::Thorough => self.try_dispatch(list, lane).transpose(),
+        });
+        found.unwrap_or_else(|| self.check().and(Err(PostError::Full { len: len.into() })))
+    }
+
+    /// `None`: the lane is full.
+    fn try_dispatch(
+        &self,
+        list: &mut TransferList,
+        lane: &Outgoing,
+    ) -> Result<Option<Held<'_>>, PostError> {
+        let tenure = self.hold().endpoint.tenure();
+        let is_open = self.hold().endpoint.end().is_none();
+        match if is_open { self.send_all(list, lane)? } else { Err(Errno::PIPE) } {
+            Ok(()) => Ok(Some(tenure)),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(refused) => {
+                // First of all: who finds the protocol broken closes this port.
                 drop(tenure);
-                self.check()?;
+                Err(self.refusal(refused))
             }
         }
     }
 
-    fn try_dispatch(
+    fn send_all(
         &self,
         list: &mut TransferList,
         lane: &Outgoing,
@@ -168,43 +196,38 @@ impl Sender {
             let line = self.hold().line().ok_or(PostError::Detached)?;
             match line.send_lane(theirs.as_fd().map_err(PostError::Os)?) {
                 Ok(()) => return Ok(self.set_lane(Outgoing::new(ours))),
-                Err(refused) => self.after_refusal(refused, None, len, patience)?,
+                Err(Errno::AGAIN) => self.wait_for_line(&line, len, patience)?,
+                Err(refused) => return Err(self.refusal(refused)),
             }
         }
     }
 
-    /// What follows when the kernel refuses a packet: `Ok` is "try again".
-    fn after_refusal(
-        &self,
-        refused: Errno,
-        lane: Option<BorrowedFd<'_>>,
-        len: u32,
-        patience: Patience,
-    ) -> Result<(), PostError> {
-        match (refused, patience) {
-            (Errno::AGAIN, Patience::Until(deadline)) if !super::wait::is_past(deadline) => {
-                // What was staged must be visible, or the reader would never make room.
+    /// Waits for room on the line, which holds little more than bells.
+    fn wait_for_line(&self, line: &Line, len: u32, patience: Patience) -> Result<(), PostError> {
+        match patience {
+            Patience::Until(deadline) if !is_past(deadline) => {
+                // A reader that is to empty the line must have something to read.
                 self.flush();
-                if let Some(line) = self.hold().line() {
-                    line.wait_for_room(lane, deadline);
+                line.wait_for_room(deadline);
+                if line.is_hung_up() {
+                    self.hold().endpoint.note_hang_up();
                 }
-                self.note_hang_up();
-                self.check()
+                Ok(())
             }
-            (Errno::AGAIN, _) => Err(PostError::Full { len: len.into() }),
-            (Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN, _) => {
-                // The other end of a lane goes with its port, though the line may hang up a moment later.
-                self.hold().endpoint.note_hang_up();
-                self.check()
-            }
-            (errno, _) => Err(PostError::Os(errno.into())),
+            _ => Err(PostError::Full { len: len.into() }),
         }
     }
 
-    fn note_hang_up(&self) {
-        if self.hold().line().is_none_or(|line| line.is_hung_up()) {
-            self.hold().endpoint.note_hang_up();
-        }
+    /// Why the kernel has refused a packet, for other reasons than want of room.
+    fn refusal(&self, refused: Errno) -> PostError {
+        let is_gone = matches!(refused, Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN);
+        let closed = self.check().err().or_else(|| {
+            if is_gone && self.hold().line().is_none_or(|line| line.hangs_up_soon()) {
+                self.hold().endpoint.note_hang_up();
+            }
+            self.check().err()
+        });
+        closed.unwrap_or_else(|| PostError::Os(refused.into()))
     }
 }
 

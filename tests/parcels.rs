@@ -1,0 +1,462 @@
+//! How many ports one message carries, and what happens when descriptors, or room for them, run out.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod ends;
+mod support;
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use ends::{expect_end, expect_report};
+use rustix::time::{ClockId, clock_gettime};
+use support::{
+    Peer, Setup, Sleeper, alone, asleep, channels, conversation, count_descriptors,
+    count_segment_mappings, doomed, expect_all_entangled, expect_entangled, lower_descriptor_limit,
+    raise_descriptor_limit,
+};
+use zeroport::{
+    CloseReason, Message, MessageChannel, MessagePort, PeerState, PostError, RecvError, TakeError,
+    TransferError, WaitStrategy,
+};
+
+/// Leaves this process exactly so many more descriptors, until it is dropped.
+struct Scarcity {
+    _fillers: Vec<File>,
+}
+
+impl Scarcity {
+    fn new(free: usize) -> Self {
+        // All numbers below the limit must be in use for the limit to be exact.
+        let numbers = std::fs::read_dir("/proc/self/fd").unwrap();
+        let number = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.unwrap().file_name().to_str().unwrap().parse::<i32>().unwrap()
+        };
+        let highest = numbers.map(number).max().unwrap();
+        let mut fillers = vec![File::open("/dev/null").unwrap()];
+        while fillers.last().unwrap().as_raw_fd() < highest {
+            fillers.push(File::open("/dev/null").unwrap());
+        }
+        lower_descriptor_limit((count_descriptors() + free) as u64);
+        Self { _fillers: fillers }
+    }
+}
+
+impl Drop for Scarcity {
+    fn drop(&mut self) {
+        raise_descriptor_limit();
+    }
+}
+
+fn expect_no_descriptor<T: std::fmt::Debug>(taken: Result<T, TakeError>) {
+    match taken {
+        Err(TakeError::Os(error)) => assert_eq!(error.raw_os_error(), Some(libc::EMFILE)),
+        other => panic!("{other:?} instead of EMFILE"),
+    }
+}
+
+/// A carrier of which the reader has the lane already, or finds it on the line.
+fn carrier(has_lane: bool) -> MessageChannel {
+    let channel = MessageChannel::new().unwrap();
+    if has_lane {
+        let (mine, theirs) = channels(1);
+        channel.port1.post_bytes_with(b"", theirs).unwrap();
+        let theirs = channel.port2.recv().unwrap().take_all_ports().unwrap();
+        expect_all_entangled(&mine, &theirs);
+    }
+    channel
+}
+
+// ---- S-126: the reader runs out of descriptors ----
+
+alone!(ports_wait_for_descriptors, || {
+    raise_descriptor_limit();
+    drop(carrier(true));
+    let before = (count_descriptors(), count_segment_mappings());
+    for has_lane in [true, false] {
+        for count in [1, 2, 126, 127, 300] {
+            // Two for each port, one for an envelope, one for the lane.
+            let needed = 2 * count + usize::from(count > 126) + usize::from(!has_lane);
+            for free in [0, 1, 2, needed / 2, needed - 1, needed] {
+                let MessageChannel { port1, port2 } = carrier(has_lane);
+                let (mine, theirs) = channels(count);
+                mine[0].post_bytes(b"unread").unwrap();
+                port1.post_bytes_with(b"ports", theirs).unwrap();
+                port1.post_bytes(b"no ports").unwrap();
+
+                let scarcity = Scarcity::new(free);
+                let message = port2.recv().unwrap();
+                assert_eq!((message.bytes(), message.port_count()), (&b"ports"[..], count));
+                if free < needed {
+                    for _ in 0..3 {
+                        expect_no_descriptor(message.take_port());
+                        expect_no_descriptor(message.take_all_ports());
+                        assert_eq!(message.port_count(), count);
+                    }
+                }
+                assert_eq!(port2.recv().unwrap().bytes(), b"no ports");
+                assert_eq!(port2.try_recv().unwrap_err(), RecvError::Empty);
+                assert!(mine.iter().all(|port| port.peer_state() == PeerState::Open));
+                let early = (free >= needed).then(|| message.take_all_ports().unwrap());
+                drop(scarcity);
+                let theirs = early.unwrap_or_else(|| message.take_all_ports().unwrap());
+                assert_eq!(theirs[0].recv().unwrap().bytes(), b"unread");
+                expect_all_entangled(&mine, &theirs);
+            }
+        }
+    }
+    assert_eq!((count_descriptors(), count_segment_mappings()), before);
+});
+
+alone!(a_message_that_is_dropped_without_descriptors_drops_its_ports_only, || {
+    raise_descriptor_limit();
+    for has_lane in [true, false] {
+        for count in [1, 127, 300] {
+            let MessageChannel { port1, port2 } = carrier(has_lane);
+            let (mut mine, mut theirs) = channels(2 * count);
+            let (second, their_second) = (mine.split_off(count), theirs.split_off(count));
+            port1.post_bytes_with(b"first", theirs).unwrap();
+            port1.post_bytes_with(b"second", their_second).unwrap();
+
+            // Enough for a part of an envelope.
+            let scarcity = Scarcity::new(count);
+            let message = port2.recv().unwrap();
+            expect_no_descriptor(message.take_all_ports());
+            drop(message);
+            drop(scarcity);
+
+            let message = port2.recv().unwrap();
+            assert_eq!(message.bytes(), b"second");
+            expect_all_entangled(&second, &message.take_all_ports().unwrap());
+            for port in &mine {
+                expect_end(port, CloseReason::Lost);
+            }
+        }
+    }
+});
+
+/// All orders of so many things.
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    let Some(last) = count.checked_sub(1) else { return vec![vec![]] };
+    let insert = |order: Vec<usize>| {
+        (0..=last).map(move |at| [&order[..at], &[last], &order[at..]].concat())
+    };
+    orders(last).into_iter().flat_map(insert).collect()
+}
+
+// Four messages whose ports are out of reach; each is dropped or taken, in every order, the first few of
+// them while there are no descriptors.
+alone!(messages_whose_ports_wait_are_finished_in_any_order, || {
+    const MESSAGES: usize = 4;
+    for has_lane in [true, false] {
+        for order in orders(MESSAGES) {
+            // Each number says in its bits which messages are dropped rather than taken.
+            for drops in 0..1 << MESSAGES {
+                let MessageChannel { port1, port2 } = carrier(has_lane);
+                let (mine, theirs) = channels(MESSAGES);
+                for (number, port) in (0u64..).zip(theirs) {
+                    port1.post_pod_with(&number, port).unwrap();
+                }
+                let is_dropped = |number: usize| drops >> number & 1 == 1;
+                let scarcity = Scarcity::new(0);
+                let mut held: Vec<Option<Message<'_>>> =
+                    (0..MESSAGES).map(|_| port2.recv().ok()).collect();
+                let (early, late) = order.split_at(2);
+                for &number in early {
+                    if is_dropped(number) {
+                        held[number] = None;
+                    } else {
+                        expect_no_descriptor(held[number].as_ref().unwrap().take_port());
+                    }
+                }
+                drop(scarcity);
+                let mut taken: Vec<Option<MessagePort>> = mine.iter().map(|_| None).collect();
+                for &number in late.iter().chain(early) {
+                    if !is_dropped(number) {
+                        let message = held[number].as_ref().unwrap();
+                        taken[number] = Some(message.take_port().unwrap().unwrap());
+                    }
+                    held[number] = None;
+                }
+                for (number, mine) in mine.iter().enumerate() {
+                    match &taken[number] {
+                        Some(theirs) => expect_entangled(mine, theirs),
+                        None => expect_report(mine, CloseReason::Lost),
+                    }
+                    assert_eq!(taken[number].is_none(), is_dropped(number));
+                }
+                // The next message finds its own ports.
+                let (mine, theirs) = channels(2);
+                port1.post_bytes_with(b"", theirs).unwrap();
+                expect_all_entangled(&mine, &port2.recv().unwrap().take_all_ports().unwrap());
+            }
+        }
+    }
+});
+
+alone!(a_reader_that_cannot_take_its_lane_sleeps_and_loses_nothing, || {
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    let (mine, theirs) = channels(1);
+    let silence = Duration::from_millis(200);
+    port1.post_bytes_with(b"ports", theirs).unwrap();
+    let scarcity = Scarcity::new(0);
+    port2.set_wait_strategy(WaitStrategy::Sleep);
+    let message = port2.recv().unwrap();
+    expect_no_descriptor(message.take_port());
+
+    let now = || {
+        let cpu = clock_gettime(ClockId::ThreadCPUTime);
+        (Instant::now(), Duration::new(cpu.tv_sec as u64, cpu.tv_nsec as u32), port2.sleeps())
+    };
+    let (start, cpu, sleeps) = now();
+    assert_eq!(port2.recv_timeout(silence).unwrap_err(), RecvError::Empty);
+    let (end, cpu_after, sleeps_after) = now();
+    let elapsed = end - start;
+    assert!(elapsed >= silence);
+    // It looks about once a millisecond, and does nothing else.
+    assert!(u128::from(sleeps_after - sleeps) <= elapsed.as_millis() + 1);
+    assert!(cpu_after - cpu < elapsed / 2, "{:?} of {elapsed:?}", cpu_after - cpu);
+
+    port1.post_bytes(b"a bell behind the lane's end").unwrap();
+    assert_eq!(port2.recv().unwrap().bytes(), b"a bell behind the lane's end");
+    drop(scarcity);
+    expect_entangled(&mine[0], &message.take_port().unwrap().unwrap());
+});
+
+alone!(a_port_whose_lane_is_out_of_reach_moves_if_that_loses_nothing, || {
+    for received in [false, true] {
+        let MessageChannel { port1, port2 } = carrier(true);
+        let MessageChannel { port1: inner1, port2: inner2 } = MessageChannel::new().unwrap();
+        let (mine, theirs) = channels(2);
+        let mut theirs = theirs.into_iter();
+        inner1.post_bytes_with(b"first", theirs.next().unwrap()).unwrap();
+        inner1.post_bytes_with(b"second", theirs.next().unwrap()).unwrap();
+
+        let scarcity = Scarcity::new(0);
+        if received {
+            std::mem::forget(inner2.recv().unwrap());
+        }
+        let posted = port1.post_bytes_with(b"", inner2);
+        drop(scarcity);
+        let inner2 = match posted {
+            Ok(()) => port2.recv().unwrap().take_ports::<1>().unwrap(),
+            Err(TransferError { list, source: PostError::Os(error), .. }) => {
+                assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+                // Its first message was forgotten, and only the lane can tell which ports were its own.
+                assert!(received);
+                port1.post_bytes_with(b"", list).unwrap();
+                port2.recv().unwrap().take_ports::<1>().unwrap()
+            }
+            Err(error) => panic!("{error}"),
+        };
+        for (number, mine) in mine.iter().enumerate().skip(received.into()) {
+            let message = inner2[0].recv().unwrap();
+            assert_eq!(message.bytes(), [&b"first"[..], b"second"][number]);
+            expect_entangled(mine, &message.take_port().unwrap().unwrap());
+        }
+        if received {
+            expect_end(&mine[0], CloseReason::Lost);
+        }
+    }
+});
+
+// The end is reported while a message is held whose ports could not be taken.
+alone!(ports_that_wait_outlive_the_end_of_their_carrier, || {
+    drop(carrier(true));
+    let before = count_descriptors();
+    for has_lane in [true, false] {
+        for taken in [true, false] {
+            let MessageChannel { port1, port2 } = carrier(has_lane);
+            let (mine, theirs) = channels(2);
+            let mut theirs = theirs.into_iter();
+            port1.post_bytes_with(b"", theirs.next().unwrap()).unwrap();
+            let scarcity = Scarcity::new(0);
+            let message = port2.recv().unwrap();
+            expect_no_descriptor(message.take_port());
+            drop(port1);
+            expect_end(&port2, CloseReason::Closed);
+            drop(scarcity);
+            if taken {
+                let theirs = message.take_port().unwrap().unwrap();
+                drop(message);
+                expect_entangled(&mine[0], &theirs);
+            } else {
+                drop(message);
+                expect_end(&mine[0], CloseReason::Lost);
+            }
+            // The end was reported: line and lane have gone with the message.
+            drop((mine, theirs));
+            assert_eq!(count_descriptors(), before + 1);
+        }
+    }
+    assert_eq!(count_descriptors(), before);
+});
+
+// ---- A full lane ----
+
+/// Posts messages with one port each until there is no room for another; gives what stays of each.
+fn fill_lane(port: &MessagePort) -> Vec<MessagePort> {
+    let mut staying = Vec::new();
+    loop {
+        let MessageChannel { port1: stays, port2: goes } = MessageChannel::new().unwrap();
+        match port.try_post_pod_with(&(staying.len() as u64), goes) {
+            Ok(()) => staying.push(stays),
+            Err(TransferError { list, source: PostError::Full { len: 8 }, .. }) => {
+                expect_all_entangled(&[stays], &list.into_ports());
+                return staying;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Receives messages with one port each; these talk to what has stayed.
+fn expect_ports(port: &MessagePort, staying: &[MessagePort]) {
+    for (number, stays) in (0u64..).zip(staying) {
+        let message = port.recv().unwrap();
+        assert_eq!(message.pod::<u64>().unwrap(), &number);
+        expect_entangled(stays, &message.take_port().unwrap().unwrap());
+    }
+}
+
+alone!(a_full_lane_refuses_and_hands_back, || {
+    raise_descriptor_limit();
+    let MessageChannel { port1, port2 } = Setup::new().capacity(1 << 20).open();
+    for round in 0..3 {
+        let staying = fill_lane(&port1);
+        assert!((100..2000).contains(&staying.len()), "{} messages", staying.len());
+        // What has no ports finds room all the same, and so does the other direction.
+        port1.post_bytes(b"no ports").unwrap();
+        let (mine, theirs) = channels(1);
+        port2.post_bytes_with(b"", theirs).unwrap();
+        expect_all_entangled(&mine, &port1.recv().unwrap().take_all_ports().unwrap());
+
+        let timeout = Duration::from_millis(20);
+        let (start, (mine, theirs)) = (Instant::now(), channels(1));
+        let refused = port1.post_bytes_with_timeout(b"late", theirs, timeout).unwrap_err();
+        assert!(matches!(refused.source, PostError::Full { len: 4 }), "{refused}");
+        assert!(start.elapsed() >= timeout);
+        expect_all_entangled(&mine, &refused.list.into_ports());
+
+        expect_ports(&port2, &staying);
+        assert_eq!(port2.recv().unwrap().bytes(), b"no ports", "in round {round}");
+        assert_eq!(port2.try_recv().unwrap_err(), RecvError::Empty);
+    }
+});
+
+/// A port that has posted, and what came of it.
+type Posted = (MessagePort, Result<(), TransferError>);
+
+/// Waits for room on a full lane in a thread of its own; gives the port back at the end.
+fn wait_for_lane(port: MessagePort, strategy: WaitStrategy) -> (Vec<MessagePort>, Sleeper<Posted>) {
+    let staying = fill_lane(&port);
+    port.set_wait_strategy(strategy);
+    let (mut mine, theirs) = channels(1);
+    let sleeper = asleep(move || {
+        let posted = port.post_bytes_with(b"late", theirs);
+        (port, posted)
+    });
+    mine.extend(staying);
+    mine.rotate_left(1);
+    (mine, sleeper)
+}
+
+// One place is enough: the reader may do nothing more before it hears of the poster.
+alone!(a_poster_wakes_for_the_first_place_on_a_full_lane, || {
+    raise_descriptor_limit();
+    for strategy in [WaitStrategy::Adaptive, WaitStrategy::Sleep] {
+        for is_dropped in [false, true] {
+            let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+            let (mut mine, sleeper) = wait_for_lane(port1, strategy);
+            let message = port2.recv().unwrap();
+            let last = mine.pop().unwrap();
+            // Its room in the ring is not given back meanwhile.
+            let taken = (!is_dropped).then(|| message.take_port().unwrap().unwrap());
+            let held = (!is_dropped).then_some(message);
+            let (_port1, posted) = sleeper.join();
+            posted.unwrap();
+            drop(held);
+            match taken {
+                Some(taken) => expect_entangled(&mine[0], &taken),
+                None => expect_report(&mine[0], CloseReason::Lost),
+            }
+            let numbers = port2.drain().map(|message| message.take_port().unwrap().unwrap());
+            let theirs: Vec<_> = numbers.collect();
+            expect_all_entangled(&mine[1..], &theirs[..mine.len() - 1]);
+            expect_entangled(&last, theirs.last().unwrap());
+        }
+    }
+});
+
+/// The wait for room on a lane ended with the channel; the list came back.
+fn expect_closed_while_waiting((port, posted): Posted, late: &MessagePort, reason: CloseReason) {
+    let refused = posted.unwrap_err();
+    assert!(matches!(refused.source, PostError::Closed(found) if found == reason), "{refused}");
+    expect_entangled(late, &refused.list.into_ports()[0]);
+    expect_end(&port, reason);
+}
+
+alone!(a_close_ends_the_wait_for_a_lane, || {
+    raise_descriptor_limit();
+    for strategy in [WaitStrategy::Adaptive, WaitStrategy::Sleep] {
+        for is_own in [false, true] {
+            let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+            let closer = if is_own { port1.closer() } else { port2.closer() };
+            let (mut mine, sleeper) = wait_for_lane(port1, strategy);
+            closer.close();
+            let late = mine.pop().unwrap();
+            expect_closed_while_waiting(sleeper.join(), &late, CloseReason::Closed);
+            if !is_own {
+                assert!(mine.iter().all(|port| port.peer_state() == PeerState::Open));
+                expect_report(&port2, CloseReason::Closed);
+            }
+            drop(port2);
+            for port in &mine {
+                expect_report(port, CloseReason::Lost);
+            }
+        }
+    }
+});
+
+doomed!(
+    a_death_ends_the_wait_for_a_lane,
+    |port: MessagePort, mut peer: Peer| {
+        raise_descriptor_limit();
+        let (mut mine, sleeper) = wait_for_lane(port, WaitStrategy::Adaptive);
+        peer.kill();
+        let late = mine.pop().unwrap();
+        expect_closed_while_waiting(sleeper.join(), &late, CloseReason::PeerDied);
+        for port in &mine {
+            expect_report(port, CloseReason::Lost);
+        }
+    },
+    |_port| loop {
+        std::thread::park();
+    },
+);
+
+// The reader is slower than the poster, who waits again and again.
+conversation!(
+    more_messages_than_the_lane_holds,
+    |port: MessagePort| {
+        let mine: Vec<_> = (0..1000u64)
+            .map(|number| {
+                let MessageChannel { port1: stays, port2: goes } = MessageChannel::new().unwrap();
+                port.post_pod_with(&number, goes).unwrap();
+                stays
+            })
+            .enumerate()
+            .filter_map(|(number, stays)| (number % 100 == 0).then_some((number, stays)))
+            .collect();
+        for (number, stays) in mine {
+            assert_eq!(stays.recv().unwrap().pod::<u64>().unwrap(), &(number as u64));
+        }
+    },
+    |port: MessagePort| {
+        while let Ok(message) = port.recv() {
+            let taken = message.take_port().unwrap().unwrap();
+            // Most have no other end any more.
+            let _ = taken.post_pod(message.pod::<u64>().unwrap());
+        }
+    },
+);
