@@ -7,7 +7,7 @@ mod ends;
 mod places;
 mod support;
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::process::CommandExt;
 use std::os::unix::thread::JoinHandleExt;
 use std::process::{Command, Stdio};
@@ -234,7 +234,16 @@ fn another_user_is_known() {
         command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/");
         command.env(ADDRESS, server.address().to_string());
         command.env("CLOSED_PATH", closed.address().to_string());
-        let mut peer = Peer::new(command.uid(OTHER).gid(OTHER + 1).spawn().unwrap());
+        command.uid(OTHER).gid(OTHER + 1);
+        let mut started = None;
+        wait_until("no process that was just forked has the copy open", || {
+            match command.spawn() {
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {}
+                child => started = Some(Peer::new(child.unwrap())),
+            }
+            started.is_some()
+        });
+        let mut peer = started.unwrap();
         let caller = server.accept().unwrap();
         let Credentials { uid, gid, pid, .. } = caller.credentials();
         assert_eq!((*uid, *gid, *pid), (OTHER, OTHER + 1, Some(peer.child.id())));
