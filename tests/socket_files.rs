@@ -334,8 +334,8 @@ alone!(the_file_is_never_open_to_others, || with_watchdog(|| {
             for name in folder.names() {
                 // It may be gone by now.
                 if let Ok(mode) = mode(&folder.path(&name)) {
-                    assert_eq!(mode, 0o600, "{name}");
                     seen.store(true, Ordering::Relaxed);
+                    assert_eq!(mode, 0o600, "{name}");
                 }
             }
         }
