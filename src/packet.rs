@@ -6,16 +6,25 @@
 //!
 //! `ECONNRESET` says, once, that the other end went away with packets of ours unread, *before* what is
 //! still queued for us: read on. Who sends instead, is told so first, and that nobody is there next.
+//!
+//! Whoever shares a socket with us, or had it before, may have set options of it that make the kernel put
+//! more beside a packet: credentials, times, labels, even a pidfd, which is a descriptor too. So all that
+//! comes is looked through here, and what was not asked for is closed.
+//!
+//! # Invariants
+//!
+//! * **K1** What a message header points to is as long as the header says, and outlives the call.
+//! * **K2** The numbers in control messages from the kernel are fresh descriptors, each named once.
+#![allow(unsafe_code)]
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    SocketType, recv, sendmsg, socketpair,
 };
 
 use crate::fork::ForkSafeFd;
@@ -23,9 +32,14 @@ use crate::fork::ForkSafeFd;
 /// Descriptors that the kernel takes in one packet (`SCM_MAX_FD`).
 pub(crate) const MAX_FDS: usize = 253;
 
-/// Room for what comes beside the bytes: descriptors, and credentials if a former holder has asked the
-/// socket for them.
-const CONTROL: usize = rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1));
+/// Room for the descriptors that are sent with a packet.
+const CONTROL: usize = rustix::cmsg_space!(ScmRights(MAX_FDS));
+
+/// Words for all that may come beside the bytes, with room for what was not asked for.
+const CONTROL_WORDS: usize = 256;
+
+/// A control message with a pidfd (`SO_PASSPIDFD`, Linux 6.5).
+const SCM_PIDFD: i32 = 4;
 
 /// A fresh socket pair, for a line or a lane.
 pub(crate) fn pair() -> io::Result<[ForkSafeFd; 2]> {
@@ -95,10 +109,15 @@ pub(crate) fn take(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
 ) -> Result<(usize, Vec<ForkSafeFd>), Errno> {
-    let taken = ForkSafeFd::make_all(|| Ok(peek(socket, bytes)?));
-    let taken = taken.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+    let taken = ForkSafeFd::make_all(|| {
+        let peeked = receive(socket, bytes)?;
+        Ok((peeked.whole(), peeked.fds))
+    });
+    // What has to be closed is closed only here, where nobody waits for it.
+    let (len, fds) = taken.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+    let len = len?;
     skip(socket)?;
-    Ok(taken)
+    Ok((len, fds))
 }
 
 /// The packet at the head, with copies of its descriptors; it stays there. As [`take`].
@@ -106,26 +125,72 @@ pub(crate) fn peek(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
 ) -> Result<(usize, Vec<OwnedFd>), Errno> {
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    loop {
-        let mut space = [MaybeUninit::uninit(); CONTROL];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = match recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags) {
-            Err(Errno::INTR | Errno::CONNRESET) => continue,
-            received => received?,
-        };
-        let mut fds = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
-            }
+    let peeked = receive(socket, bytes)?;
+    Ok((peeked.whole()?, peeked.fds))
+}
+
+/// What was seen at the head of a socket.
+struct Peeked {
+    len: usize,
+    flags: i32,
+    fds: Vec<OwnedFd>,
+}
+
+impl Peeked {
+    /// The length, unless something is missing.
+    fn whole(&self) -> Result<usize, Errno> {
+        match self.flags {
+            flags if flags & libc::MSG_CTRUNC != 0 => Err(Errno::MFILE),
+            flags if flags & libc::MSG_TRUNC != 0 => Err(Errno::MSGSIZE),
+            _ => Ok(self.len),
         }
-        if received.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(Errno::MFILE);
-        }
-        if received.flags.contains(ReturnFlags::TRUNC) {
-            return Err(Errno::MSGSIZE);
-        }
-        return Ok((received.bytes, fds));
     }
+}
+
+fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Peeked, Errno> {
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let mut control = [0u64; CONTROL_WORDS];
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    loop {
+        // SAFETY: numbers and pointers, for which zero is a value.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        (header.msg_iov, header.msg_iovlen) = (&raw mut part, 1);
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of_val(&control) as _;
+        // SAFETY: K1: it points to `bytes` and `control`, which are borrowed mutably here.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
+        let Ok(len) = usize::try_from(received) else {
+            match Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::NOMEM) {
+                Errno::INTR | Errno::CONNRESET => continue,
+                error => return Err(error),
+            }
+        };
+        let control: &[u8] = bytemuck::cast_slice(&control);
+        let control = control.get(..header.msg_controllen as usize).unwrap_or_default();
+        return Ok(Peeked { len, flags: header.msg_flags, fds: descriptors(control) });
+    }
+}
+
+/// The descriptors among the control messages that the kernel has just written, `cmsg(3)`; those that
+/// nobody has sent are closed.
+fn descriptors(mut control: &[u8]) -> Vec<OwnedFd> {
+    const HEADER: usize = size_of::<libc::cmsghdr>();
+    let mut sent = Vec::new();
+    while let Some((header, rest)) = control.split_at_checked(HEADER) {
+        // On 64-bit Linux: the length with the header, the level, the type.
+        let [len, what] = bytemuck::pod_read_unaligned::<[u64; 2]>(header);
+        let (level, kind) = (what as i32, (what >> 32) as i32);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let Some(data) = len.checked_sub(HEADER).and_then(|len| rest.get(..len)) else { break };
+        if level == libc::SOL_SOCKET && [libc::SCM_RIGHTS, SCM_PIDFD].contains(&kind) {
+            let fds = data.chunks_exact(size_of::<i32>()).map(|number| {
+                let number = bytemuck::pod_read_unaligned(number);
+                // SAFETY: K2: the kernel has made it for us.
+                unsafe { OwnedFd::from_raw_fd(number) }
+            });
+            if kind == libc::SCM_RIGHTS { sent.extend(fds) } else { fds.for_each(drop) }
+        }
+        control = control.get(len.next_multiple_of(size_of::<u64>())..).unwrap_or_default();
+    }
+    sent
 }
