@@ -27,11 +27,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::{DupFlags, dup3};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 /// The page that is zero in a forked child until that child makes ports of its own.
 static PAGE: OnceLock<Page> = OnceLock::new();
-/// Held across a fork, so that no descriptor is half in or half out of the list.
+/// Held across a fork, so that no descriptor is half in or half out of the list. Nothing that may take
+/// long is done meanwhile.
 static LINES: Mutex<Lines> = Mutex::new(None);
 
 type Lines = Option<HashSet<RawFd>>;
@@ -168,17 +171,38 @@ impl Drop for Reset {
 
 impl Drop for ForkSafeFd {
     fn drop(&mut self) {
-        let Some(fd) = self.fd.take() else { return };
+        let Some(mut fd) = self.fd.take() else { return };
         if !self.mark.is_original() {
             // The handler has closed it; the number may be somebody else's by now.
             let _ = fd.into_raw_fd();
             return;
         }
+        empty(&mut fd);
         let mut lines = lock();
         if let Some(list) = lines.as_mut() {
             list.remove(&fd.as_raw_fd());
         }
         drop(fd);
+    }
+}
+
+/// Lets go of what a descriptor leads to, and keeps its number.
+///
+/// The last close of a file may take as long as whoever sent it likes (a TCP socket that lingers, a file
+/// system in user space), also if it lies unread in the queue of a socket that is closed. All other ports
+/// and every fork would wait for it, if that came while the list is locked. A fork meanwhile is no harm:
+/// the number stays listed, and stays ours.
+fn empty(fd: &mut OwnedFd) {
+    // Without another descriptor, or below a lowered limit, the close itself does it.
+    let _ = nothing().and_then(|nothing| dup3(nothing, fd, DupFlags::CLOEXEC));
+}
+
+/// A descriptor that leads nowhere.
+fn nothing() -> rustix::io::Result<&'static OwnedFd> {
+    static NOTHING: OnceLock<OwnedFd> = OnceLock::new();
+    match NOTHING.get() {
+        Some(nothing) => Ok(nothing),
+        None => eventfd(0, EventfdFlags::CLOEXEC).map(|made| NOTHING.get_or_init(|| made)),
     }
 }
 
@@ -191,6 +215,8 @@ fn page() -> io::Result<&'static Page> {
         return Ok(page);
     }
     let page = Page::new()?;
+    // Made now, while there are descriptors. If there is none it is asked for again.
+    let _ = nothing();
     // SAFETY: F2: the three handlers are plain functions that live as long as the program.
     let status = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
     if status != 0 {
