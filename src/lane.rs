@@ -198,9 +198,10 @@ fn take_packet(socket: BorrowedFd<'_>) -> Result<(Vec<Ticket>, Vec<ForkSafeFd>),
     let mut tickets = vec![bytemuck::Zeroable::zeroed(); MAX_TICKETS];
     let (len, fds) = packet::take(socket, bytemuck::cast_slice_mut(&mut tickets)).map_err(
         |errno| match errno {
-            // A record never comes before its descriptors.
-            Errno::AGAIN | Errno::MSGSIZE | Errno::CONNRESET | Errno::NOTSOCK => NotHere::Broken,
-            errno => NotHere::Refused(errno),
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS => NotHere::Refused(errno),
+            // Nothing there, though a record never comes before its descriptors; or too much; or a
+            // socket that leads nowhere.
+            _ => NotHere::Broken,
         },
     )?;
     if len == 0 || !len.is_multiple_of(TICKET_LEN) {

@@ -14,6 +14,9 @@
 /// Bytes of a record header, and the alignment of records and payloads.
 pub(crate) const HEADER_LEN: u64 = 16;
 
+/// The most ports that one message carries.
+pub(crate) const MAX_PORTS: u16 = 1024;
+
 const KIND_MESSAGE: u8 = 1;
 const KIND_FILLER: u8 = 2;
 
@@ -62,7 +65,7 @@ pub(crate) const fn parse_head(head: u64) -> Head {
         0 if len == 0 => Head::Empty,
         rest if rest == KIND_MESSAGE as u64 => Head::Message { len, ports: 0 },
         rest if rest == KIND_FILLER as u64 && len == 0 => Head::Filler,
-        rest if rest as u16 == KIND_MESSAGE as u16 => {
+        rest if rest as u16 == KIND_MESSAGE as u16 && rest >> 16 <= MAX_PORTS as u64 => {
             Head::Message { len, ports: (rest >> 16) as u16 }
         }
         _ => Head::Broken,

@@ -140,7 +140,7 @@ alone!(a_broken_head_closes_the_channel, || {
             MESSAGE | (max + 1),
             MESSAGE | 0xffff_ffff,
             MESSAGE | 1 << 40,
-            MESSAGE | 1 << 48,
+            MESSAGE | 1025 << 48,
             MESSAGE | 1 << 63,
             FILLER,
             FILLER | 1,

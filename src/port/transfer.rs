@@ -17,6 +17,7 @@ use crate::error::{PostError, Untransferable};
 use crate::lane::{Incoming, Outgoing};
 use crate::line::Line;
 use crate::packet;
+use crate::record::MAX_PORTS;
 use crate::ring::{Content, Reservation};
 use crate::segment::SegmentId;
 use crate::steps::{Step, reach};
@@ -28,9 +29,6 @@ use super::post::{Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
 use super::wait::{Look, is_past};
 use super::{MessagePort, Trust};
-
-/// The most ports that one message carries.
-pub(super) const MAX_PORTS: usize = 1024;
 
 impl Sender {
     /// Posts bytes with a tag and whatever the list holds.
@@ -71,7 +69,7 @@ impl Sender {
 
     /// Refuses what this port can never carry: itself, and its other end, however that came here.
     pub(super) fn check_carrier(&self, list: &mut TransferList) -> Result<(), PostError> {
-        let (count, max) = (list.len(), MAX_PORTS);
+        let (count, max) = (list.len(), usize::from(MAX_PORTS));
         if count > max {
             return Err(PostError::TooManyPorts { count, max });
         }
