@@ -376,8 +376,7 @@ mod wake_ups {
         }
     }
 
-    /// The round whose last message the holder is about to wait for: it says so itself, if it is a
-    /// thread.
+    /// The round whose last message the holder is about to wait for: [`telling_station`]s say so.
     static MOMENT: AtomicU64 = AtomicU64::new(0);
 
     struct AtTheMoment(Random);
@@ -405,9 +404,13 @@ mod wake_ups {
 
     /// Receives the last message of a round and answers it, then the burst of the next round, in the
     /// course of which it streams. The baggage counts rounds; `None`: that was the last.
-    fn visit_of_a_sleeper(port: MessagePort, baggage: &mut Baggage) -> Option<MessagePort> {
+    fn visit_of_a_sleeper(
+        port: MessagePort,
+        baggage: &mut Baggage,
+        tell: fn(u64),
+    ) -> Option<MessagePort> {
         let (round, sleeps) = (baggage.next, port.sleeps());
-        MOMENT.store(round, Ordering::Relaxed);
+        tell(round);
         expect_words::<LONG>(&port, LAST | round);
         port.post_bytes(&[u8::from(port.sleeps() != sleeps)]).expect("a poster");
         baggage.next += 1;
@@ -422,12 +425,21 @@ mod wake_ups {
 
     fn sleepy_station(host: MessagePort) {
         let ring = join_ring(&host).expect("a ring");
-        pass_on_until_the_last(&ring, report);
+        pass_on_until_the_last(&ring, |_| (), report);
     }
 
-    fn pass_on_until_the_last(ring: &Ring, at_the_end: fn(&MessagePort)) {
+    fn telling_station(host: MessagePort) {
+        let ring = join_ring(&host).expect("a ring");
+        pass_on_until_the_last(&ring, tell, report);
+    }
+
+    fn tell(round: u64) {
+        MOMENT.store(round, Ordering::Relaxed);
+    }
+
+    fn pass_on_until_the_last(ring: &Ring, tell: fn(u64), at_the_end: fn(&MessagePort)) {
         let visit = |port, baggage: &mut Baggage| {
-            let port = visit_of_a_sleeper(port, baggage);
+            let port = visit_of_a_sleeper(port, baggage, tell);
             if port.is_none() {
                 at_the_end(&ring.first);
             }
@@ -441,6 +453,7 @@ mod wake_ups {
         stations: &[Station],
         strategy: WaitStrategy,
         mut timing: impl Timing + Send + 'static,
+        tell: fn(u64),
         rounds: u64,
     ) {
         let setup = Setup::new().capacity(256 << 10).strategy(strategy);
@@ -473,7 +486,7 @@ mod wake_ups {
                 timing.learn(answer.bytes() == [1]);
             }
         });
-        pass_on_until_the_last(&ring, |first| first.closer().close());
+        pass_on_until_the_last(&ring, tell, |first| first.closer().close());
         poster.join().expect("the poster");
     }
 
@@ -484,6 +497,7 @@ mod wake_ups {
             stations,
             WaitStrategy::Sleep,
             Hunt::new(),
+            |_| (),
             rounds(5_000)
         ),
         sleepy_station,
@@ -495,6 +509,7 @@ mod wake_ups {
             stations,
             WaitStrategy::Adaptive,
             Hunt::new(),
+            |_| (),
             rounds(5_000)
         ),
         sleepy_station,
@@ -509,10 +524,11 @@ mod wake_ups {
                 stations,
                 WaitStrategy::Sleep,
                 AtTheMoment(Random(1)),
+                tell,
                 rounds(30_000),
             );
         };
-        stations::among_threads(2, host, sleepy_station);
+        stations::among_threads(2, host, telling_station);
     }
 
     // The same for room: the port that moves is the one that posts.
