@@ -149,7 +149,7 @@ pub(crate) fn among_processes(
 }
 
 impl Station {
-    fn thread(station: fn(MessagePort)) -> Self {
+    pub(crate) fn thread(station: fn(MessagePort)) -> Self {
         let MessageChannel { port1, port2 } = MessageChannel::new().expect("a channel");
         let running = in_thread("a station", move || station(port2));
         Self { port: Some(port1), life: Life::Thread(Some(running)) }
