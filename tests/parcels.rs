@@ -9,11 +9,13 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use ends::{expect_end, expect_report};
+use rustix::process::{Uid, geteuid, getpid};
+use rustix::thread::set_thread_uid;
 use rustix::time::{ClockId, clock_gettime};
 use support::{
     Peer, Setup, Sleeper, alone, asleep, channels, conversation, count_descriptors,
     count_segment_mappings, doomed, expect_all_entangled, expect_entangled, lower_descriptor_limit,
-    raise_descriptor_limit,
+    raise_descriptor_limit, wait_until,
 };
 use zeroport::{
     CloseReason, Message, MessageChannel, MessagePort, PeerState, PostError, RecvError, TakeError,
@@ -460,3 +462,130 @@ conversation!(
         }
     },
 );
+
+// ---- S-127: the poster runs out of descriptors ----
+
+fn expect_refused_for(posted: Result<(), TransferError>, errno: i32) -> Vec<MessagePort> {
+    let TransferError { list, source, .. } = posted.unwrap_err();
+    let PostError::Os(error) = &source else { panic!("{source}") };
+    assert_eq!(error.raw_os_error(), Some(errno), "{source}");
+    assert!(source.to_string().contains("RLIMIT_NOFILE"), "{source}");
+    list.into_ports()
+}
+
+// A lane takes two descriptors, of which one stays, and so does an envelope; a message on a lane takes none.
+alone!(a_poster_without_descriptors_gets_its_ports_back, || {
+    raise_descriptor_limit();
+    for (has_lane, count, needed) in [(false, 1, 2), (true, 1, 0), (true, 127, 2), (false, 127, 3)]
+    {
+        for free in 0..=needed {
+            let MessageChannel { port1, port2 } = carrier(has_lane);
+            let (mine, theirs) = channels(count);
+            mine[0].post_bytes(b"unread").unwrap();
+            let scarcity = Scarcity::new(free);
+            let mut posted = port1.try_post_bytes_with(b"ports", theirs);
+            if free < needed {
+                let back = expect_refused_for(posted, libc::EMFILE);
+                assert_eq!(back.len(), count);
+                expect_all_entangled(&mine[1..], &back[1..]);
+                // Nothing was posted, and what has no ports can be.
+                port1.post_bytes(b"no ports").unwrap();
+                assert_eq!(port2.recv().unwrap().bytes(), b"no ports");
+                assert_eq!(port2.try_recv().unwrap_err(), RecvError::Empty);
+                drop(scarcity);
+                posted = port1.try_post_bytes_with(b"ports", back);
+            } else {
+                drop(scarcity);
+            }
+            posted.unwrap();
+            let theirs = port2.recv().unwrap().take_all_ports().unwrap();
+            assert_eq!(theirs[0].recv().unwrap().bytes(), b"unread");
+            expect_all_entangled(&mine, &theirs);
+        }
+    }
+});
+
+/// Makes this thread an ordinary user's, who has nothing in flight but what it sends.
+fn be_an_ordinary_user() {
+    if geteuid().is_root() {
+        set_thread_uid(Uid::from_raw(1_000_000_000 + getpid().as_raw_nonzero().get() as u32))
+            .unwrap();
+    }
+}
+
+/// Both ends of so many channels.
+fn pairs(count: usize) -> Vec<MessagePort> {
+    let both = |MessageChannel { port1, port2 }| [port1, port2];
+    (0..count).flat_map(|_| both(MessageChannel::new().unwrap())).collect()
+}
+
+fn expect_pairs(ports: &[MessagePort]) {
+    ports.chunks_exact(2).for_each(|pair| expect_entangled(&pair[0], &pair[1]));
+}
+
+// What one user may have in flight is bounded by the limit of descriptors; root is exempt.
+alone!(an_ordinary_user_with_too_much_in_flight_gets_the_ports_back, || {
+    const LIMIT: usize = 64;
+    raise_descriptor_limit();
+    be_an_ordinary_user();
+    let MessageChannel { port1, port2 } = carrier(true);
+    let MessageChannel { port1: fresh1, port2: fresh2 } = carrier(false);
+    lower_descriptor_limit(LIMIT as u64);
+    let mut posted = 0;
+    let refused = loop {
+        // Four descriptors, and none of them stays here.
+        match port1.post_bytes_with(b"both ends", pairs(1)) {
+            Ok(()) => posted += 1,
+            refused => break refused,
+        }
+    };
+    assert!(posted <= LIMIT / 4 + 1, "{posted} messages");
+    let back = expect_refused_for(refused, libc::ETOOMANYREFS);
+    assert_eq!(back.len(), 2);
+    expect_pairs(&back);
+    // Not even a lane can be sent; but what has no ports can.
+    let back = expect_refused_for(fresh1.post_bytes_with(b"", back), libc::ETOOMANYREFS);
+    fresh1.post_bytes(b"no ports").unwrap();
+    assert_eq!(fresh2.recv().unwrap().bytes(), b"no ports");
+
+    for _ in 0..posted {
+        expect_pairs(&port2.recv().unwrap().take_all_ports().unwrap());
+    }
+    let mut list = Some(back);
+    // Others of this user may have much in flight.
+    wait_until("it can be sent", || match fresh1.post_bytes_with(b"", list.take().unwrap()) {
+        Ok(()) => true,
+        refused => {
+            list = Some(expect_refused_for(refused, libc::ETOOMANYREFS));
+            false
+        }
+    });
+    expect_pairs(&fresh2.recv().unwrap().take_all_ports().unwrap());
+});
+
+// Refused when an envelope is half full: so are all of its ports.
+alone!(an_ordinary_user_gets_the_ports_of_an_envelope_back, || {
+    const PAIRS: usize = 100;
+    raise_descriptor_limit();
+    be_an_ordinary_user();
+    let MessageChannel { port1, port2 } = carrier(true);
+    port1.post_bytes_with(b"first", pairs(PAIRS)).unwrap();
+    let second = pairs(PAIRS);
+    // The first has four for each pair; the second may have one packet more, and not all.
+    lower_descriptor_limit(6 * PAIRS as u64);
+    let back = expect_refused_for(port1.post_bytes_with(b"", second), libc::ETOOMANYREFS);
+    assert_eq!(back.len(), 2 * PAIRS);
+    expect_pairs(&back);
+    raise_descriptor_limit();
+
+    for posted in [&b"first"[..], b"second"] {
+        let message = port2.recv().unwrap();
+        assert_eq!(message.bytes(), posted);
+        let ports = message.take_all_ports().unwrap();
+        assert_eq!(ports.len(), 2 * PAIRS);
+        expect_pairs(&ports);
+        if posted == b"first" {
+            port1.post_bytes_with(b"second", pairs(PAIRS)).unwrap();
+        }
+    }
+});

@@ -32,33 +32,6 @@ conversation!(
     },
 );
 
-conversation!(
-    many_ports_in_one_message,
-    |port: MessagePort| {
-        support::raise_descriptor_limit();
-        for count in [1, 2, 63, 64, 65, 126, 127, 253, 254, 1000] {
-            let (mine, theirs): (Vec<_>, Vec<_>) = (0..count)
-                .map(|_| MessageChannel::new().unwrap())
-                .map(|MessageChannel { port1, port2 }| (port1, port2))
-                .unzip();
-            port.post_pod_with(&count, theirs).unwrap();
-            for (index, port) in mine.iter().enumerate() {
-                assert_eq!(port.recv().unwrap().pod::<u64>().unwrap(), &(index as u64));
-            }
-        }
-    },
-    |port: MessagePort| {
-        support::raise_descriptor_limit();
-        while let Ok(message) = port.recv() {
-            let ports = message.take_all_ports().unwrap();
-            assert_eq!(ports.len(), *message.pod::<i32>().unwrap() as usize);
-            for (index, port) in ports.iter().enumerate() {
-                port.post_pod(&(index as u64)).unwrap();
-            }
-        }
-    },
-);
-
 // Ports of a message that is dropped are closed then, whatever lies before them.
 #[test]
 fn messages_with_ports_are_dropped_in_any_order() {
