@@ -16,7 +16,7 @@ const MAX_LEN: usize = 107;
 /// Where a [`Server`](crate::Server) listens: a path, or an abstract name.
 ///
 /// Paths convert by themselves, so that functions which take `impl Into<Address>` take a `&str`,
-/// `&Path` or `PathBuf` too. A path or name may have 107 bytes.
+/// `String`, `&Path` or `PathBuf` too. A path or name may have 107 bytes.
 ///
 /// A path is guarded by the permissions of its folder and of the socket file (which is made with mode
 /// 0600). An abstract name is in no file system and leaves nothing behind, but everybody in the same
@@ -77,6 +77,12 @@ impl fmt::Display for Address {
 impl From<PathBuf> for Address {
     fn from(path: PathBuf) -> Self {
         Self::Path(path)
+    }
+}
+
+impl From<String> for Address {
+    fn from(path: String) -> Self {
+        Self::Path(path.into())
     }
 }
 
