@@ -161,7 +161,7 @@ impl<const N: usize> From<[MessagePort; N]> for TransferList {
 /// ```
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
-#[error("{source}")]
+#[error("a message and its {} ports were not sent: {source}", list.len())]
 pub struct TransferError {
     /// All that was to be given away, in the order in which it was listed.
     pub list: TransferList,
