@@ -61,7 +61,8 @@ fn every_test_that_is_named_exists() {
 fn exists(path: &str) -> bool {
     let (file, rest) = path.split_once("::").expect("file::test");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let places = ["tests", "src"].map(|folder| root.join(folder).join(format!("{file}.rs")));
+    let places =
+        ["tests", "src", "ffi/tests"].map(|folder| root.join(folder).join(format!("{file}.rs")));
     let Some(source) = places.iter().find_map(|place| std::fs::read_to_string(place).ok()) else {
         return false;
     };

@@ -31,9 +31,9 @@ pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> Status {
 ///
 /// # Safety
 ///
-/// C1: null, or a place for a `T`, nobody else's during the call.
+/// A1: null, or a place for a `T`, nobody else's during the call.
 pub(crate) unsafe fn place<'a, T>(pointer: *mut T) -> Result<&'a mut MaybeUninit<T>, Failure> {
-    // SAFETY: C1, passed on.
+    // SAFETY: A1, passed on.
     let places = unsafe { places(pointer, 1) }?;
     places.first_mut().ok_or_else(|| Status::BadArgument.into())
 }
@@ -42,7 +42,7 @@ pub(crate) unsafe fn place<'a, T>(pointer: *mut T) -> Result<&'a mut MaybeUninit
 ///
 /// # Safety
 ///
-/// C1: null, or places for `count` of `T`, nobody else's during the call.
+/// A1: null, or places for `count` of `T`, nobody else's during the call.
 pub(crate) unsafe fn places<'a, T>(
     pointer: *mut T,
     count: usize,
@@ -51,7 +51,7 @@ pub(crate) unsafe fn places<'a, T>(
         return Ok(&mut []);
     }
     check(pointer, count)?;
-    // SAFETY: C1; it is neither null nor misaligned, and not larger than any memory.
+    // SAFETY: A1; it is neither null nor misaligned, and not larger than any memory.
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer.cast(), count) })
 }
 
@@ -59,13 +59,13 @@ pub(crate) unsafe fn places<'a, T>(
 ///
 /// # Safety
 ///
-/// C1: null, or `count` of `T`, which nobody changes during the call.
+/// A1: null, or `count` of `T`, which nobody changes during the call.
 pub(crate) unsafe fn items<'a, T>(pointer: *const T, count: usize) -> Result<&'a [T], Failure> {
     if count == 0 {
         return Ok(&[]);
     }
     check(pointer, count)?;
-    // SAFETY: C1; it is neither null nor misaligned, and not larger than any memory.
+    // SAFETY: A1; it is neither null nor misaligned, and not larger than any memory.
     Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
 }
 

@@ -25,15 +25,15 @@ pub(crate) struct Holding {
 
 /// What one thread at a time may touch.
 struct Used {
-    /// Those that are held, by number. They borrow `port`, and are dropped before it (H1).
+    /// Those that are held, by number. They borrow `port`, and are dropped before it (A3).
     messages: RefCell<HashMap<u64, Message<'static>>>,
     /// The number of the next message.
     next: Cell<u64>,
-    /// `None`: closed or given away. Only taken out while there are no messages (H1).
+    /// `None`: closed or given away. Only taken out while there are no messages (A3).
     port: Option<MessagePort>,
 }
 
-// SAFETY: H2: the messages are there only together with the port that they borrow, and whoever holds
+// SAFETY: A4: the messages are there only together with the port that they borrow, and whoever holds
 // the lock has them all. To send them to another thread is to send the port, which is `Send`, with
 // everything that borrows it; a message has nothing else that is bound to a thread.
 unsafe impl Send for Used {}
@@ -102,7 +102,7 @@ impl Visit<'_> {
 
     /// Keeps a message that was received on the port of this visit; gives its number.
     pub(crate) fn keep(&self, message: Message<'_>) -> u64 {
-        // SAFETY: H1: it borrows the port that it is kept beside, and is gone before that port is.
+        // SAFETY: A3: it borrows the port that it is kept beside, and is gone before that port is.
         let message = unsafe { std::mem::transmute::<Message<'_>, Message<'static>>(message) };
         let number = self.0.next.get();
         self.0.next.set(number + 1);

@@ -3,15 +3,15 @@
 //!
 //! # Invariants
 //!
-//! * **C1** A pointer that a C program passes is null, or good for what the header says, for as long as
+//! * **A1** A pointer that a C program passes is null, or good for what the header says, for as long as
 //!   the call lasts. Null and misaligned ones are refused; for the rest a C program answers.
-//! * **C2** A handle is a number. It leads through the `table` or nowhere: what a C program makes up,
+//! * **A2** A handle is a number. It leads through the `table` or nowhere: what a C program makes up,
 //!   copies or keeps too long is refused.
-//! * **H1** A message borrows the port that it lies beside (`Used`), which neither moves nor goes
+//! * **A3** A message borrows the port that it lies beside (`Used`), which neither moves nor goes
 //!   while a message is there: it is taken out only when there is none, and dropped after them.
-//! * **H2** A port and its messages are touched by one thread at a time, which holds their lock. Nobody
+//! * **A4** A port and its messages are touched by one thread at a time, which holds their lock. Nobody
 //!   waits for that lock.
-//! * **H3** No panic crosses into C: every function runs inside `boundary::call`.
+//! * **A5** No panic crosses into C: every function runs inside `boundary::call`.
 
 mod boundary;
 mod holding;

@@ -42,7 +42,7 @@ impl CMessage {
 ///
 /// # Safety
 ///
-/// C1: `message` is null or was received; `ports` has `capacity` places; `count` is null or a place.
+/// A1: `message` is null or was received; `ports` has `capacity` places; `count` is null or a place.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_message_take_ports(
     message: *mut CMessage,
@@ -51,11 +51,11 @@ pub unsafe extern "C" fn zp_message_take_ports(
     count: *mut usize,
 ) -> Status {
     call(|| {
-        // SAFETY: C1.
+        // SAFETY: A1.
         let count = unsafe { place(count) }?.write(0);
-        // SAFETY: C1: it is the caller's, and was received or filled with zeros.
+        // SAFETY: A1: it is the caller's, and was received or filled with zeros.
         let [from, number] = unsafe { opaque(message) }?;
-        // SAFETY: C1.
+        // SAFETY: A1.
         let places = unsafe { places(ports, capacity) }?;
         let holding = holding::find(from)?;
         let visit = holding.enter()?;
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn zp_message_take_ports(
         for (place, port) in places.iter_mut().zip(taken) {
             place.write(CPort { id: port.map_or(0, holding::hold) });
         }
-        // SAFETY: C1.
+        // SAFETY: A1.
         unsafe { (*message).port_count = left };
         failure.map_or(Ok(()), Err)
     })
@@ -102,14 +102,14 @@ fn take_all(message: &Message<'_>) -> (Vec<Option<MessagePort>>, u32, Option<Fai
 ///
 /// # Safety
 ///
-/// C1: `message` is null or was received.
+/// A1: `message` is null or was received.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_message_release(message: *mut CMessage) -> Status {
     call(|| {
-        // SAFETY: C1: it is the caller's, and was received or filled with zeros.
+        // SAFETY: A1: it is the caller's, and was received or filled with zeros.
         let [from, number] = unsafe { opaque(message) }?;
         holding::find(from)?.enter()?.release(number)?;
-        // SAFETY: C1.
+        // SAFETY: A1.
         unsafe { place(message) }?.write(CMessage::NONE);
         Ok(())
     })
@@ -117,9 +117,9 @@ pub unsafe extern "C" fn zp_message_release(message: *mut CMessage) -> Status {
 
 /// # Safety
 ///
-/// C1: `message` is null or initialised.
+/// A1: `message` is null or initialised.
 unsafe fn opaque(message: *const CMessage) -> Result<[u64; 2], Failure> {
-    // SAFETY: C1, passed on.
+    // SAFETY: A1, passed on.
     let message = unsafe { items(message, 1) }?;
     message.first().map(|message| message.opaque).ok_or_else(|| Status::BadArgument.into())
 }

@@ -56,11 +56,11 @@ pub extern "C" fn zp_version() -> u32 {
 ///
 /// # Safety
 ///
-/// C1: `ports` is null or has places for two.
+/// A1: `ports` is null or has places for two.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_channel_new(ports: *mut CPort, flags: u32) -> Status {
     call(|| {
-        // SAFETY: C1.
+        // SAFETY: A1.
         let places = unsafe { places(ports, 2) }?;
         places.fill(MaybeUninit::new(CPort { id: 0 }));
         let channel = match flags {
@@ -79,11 +79,11 @@ pub unsafe extern "C" fn zp_channel_new(ports: *mut CPort, flags: u32) -> Status
 ///
 /// # Safety
 ///
-/// C1: `port` is null or a place for one.
+/// A1: `port` is null or a place for one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_parent_port(port: *mut CPort) -> Status {
     call(|| {
-        // SAFETY: C1.
+        // SAFETY: A1.
         let place = unsafe { place(port) }?;
         place.write(CPort { id: 0 });
         place.write(CPort { id: holding::hold(zeroport::parent_port()?) });
@@ -95,7 +95,7 @@ pub unsafe extern "C" fn zp_parent_port(port: *mut CPort) -> Status {
 ///
 /// # Safety
 ///
-/// C1: `data` has `len` bytes, `ports` has `port_count` handles, `bad_index` is null or a place.
+/// A1: `data` has `len` bytes, `ports` has `port_count` handles, `bad_index` is null or a place.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_post(
     port: CPort,
@@ -105,7 +105,7 @@ pub unsafe extern "C" fn zp_port_post(
     port_count: usize,
     bad_index: *mut usize,
 ) -> Status {
-    // SAFETY: C1, passed on.
+    // SAFETY: A1, passed on.
     unsafe { post(port, (data, len), (ports, port_count), bad_index, Patience::ForEver) }
 }
 
@@ -123,7 +123,7 @@ pub unsafe extern "C" fn zp_port_try_post(
     port_count: usize,
     bad_index: *mut usize,
 ) -> Status {
-    // SAFETY: C1, passed on.
+    // SAFETY: A1, passed on.
     unsafe { post(port, (data, len), (ports, port_count), bad_index, Patience::None) }
 }
 
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn zp_port_post_timeout(
     timeout_ms: u32,
 ) -> Status {
     let patience = Patience::AtMost(milliseconds(timeout_ms));
-    // SAFETY: C1, passed on.
+    // SAFETY: A1, passed on.
     unsafe { post(port, (data, len), (ports, port_count), bad_index, patience) }
 }
 
@@ -159,18 +159,18 @@ unsafe fn post(
 ) -> Status {
     call(|| {
         if !bad_index.is_null() {
-            // SAFETY: C1.
+            // SAFETY: A1.
             unsafe { place(bad_index) }?.write(NO_INDEX);
         }
         if port_count > MAX_PORTS {
             return Err(Status::TooManyPorts.into());
         }
-        // SAFETY: C1.
+        // SAFETY: A1.
         let bytes = unsafe { items(data.cast::<u8>(), len) }?;
-        // SAFETY: C1.
+        // SAFETY: A1.
         let ports = unsafe { items(ports, port_count) }?;
         post_with(port.id, bytes, ports, patience).inspect_err(|failure| {
-            // SAFETY: C1.
+            // SAFETY: A1.
             if let (Some(index), Ok(place)) = (failure.index, unsafe { place(bad_index) }) {
                 place.write(index);
             }
@@ -246,11 +246,11 @@ fn give_away(
 ///
 /// # Safety
 ///
-/// C1: `len` is null or a place.
+/// A1: `len` is null or a place.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_max_payload(port: CPort, len: *mut usize) -> Status {
     call(|| {
-        // SAFETY: C1.
+        // SAFETY: A1.
         let place = unsafe { place(len) }?;
         place.write(0);
         let holding = holding::find(port.id)?;
@@ -263,10 +263,10 @@ pub unsafe extern "C" fn zp_port_max_payload(port: CPort, len: *mut usize) -> St
 ///
 /// # Safety
 ///
-/// C1: `message` is null or a place for one.
+/// A1: `message` is null or a place for one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_recv(port: CPort, message: *mut CMessage) -> Status {
-    // SAFETY: C1, passed on.
+    // SAFETY: A1, passed on.
     unsafe { receive(port, message, MessagePort::recv) }
 }
 
@@ -277,7 +277,7 @@ pub unsafe extern "C" fn zp_port_recv(port: CPort, message: *mut CMessage) -> St
 /// As [`zp_port_recv`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_try_recv(port: CPort, message: *mut CMessage) -> Status {
-    // SAFETY: C1, passed on.
+    // SAFETY: A1, passed on.
     unsafe { receive(port, message, MessagePort::try_recv) }
 }
 
@@ -292,7 +292,7 @@ pub unsafe extern "C" fn zp_port_recv_timeout(
     message: *mut CMessage,
     timeout_ms: u32,
 ) -> Status {
-    // SAFETY: C1, passed on.
+    // SAFETY: A1, passed on.
     unsafe { receive(port, message, |port| port.recv_timeout(milliseconds(timeout_ms))) }
 }
 
@@ -305,7 +305,7 @@ unsafe fn receive(
     how: impl FnOnce(&MessagePort) -> Result<Message<'_>, RecvError>,
 ) -> Status {
     call(|| {
-        // SAFETY: C1.
+        // SAFETY: A1.
         let place = unsafe { place(message) }?;
         place.write(CMessage::NONE);
         let holding = holding::find(port.id)?;

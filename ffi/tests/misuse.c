@@ -342,6 +342,54 @@ static void messages(uint32_t flags) {
     EXPECT(ZP_OK, zp_port_close(port));
 }
 
+/* Whether a descriptor is the memory of a channel. */
+static int is_segment(int fd) {
+    char path[32], name[64] = {0};
+    sprintf(path, "/proc/self/fd/%d", fd);
+    return readlink(path, name, sizeof name - 1) > 0 && strstr(name, "memfd:zeroport") != NULL;
+}
+
+/* A channel that nobody can make a port of any more: its memory does not begin as it should. */
+static void spoilt_channel(zp_port *one, zp_port *other) {
+    enum { MOST = 100 };
+    char before[MOST];
+    int fd, spoilt = 0;
+    for (fd = 0; fd < MOST; fd++) before[fd] = (char)is_segment(fd);
+    channel(one, other, 0);
+    for (fd = 0; fd < MOST; fd++) {
+        if (is_segment(fd) && !before[fd]) {
+            HOLDS(pwrite(fd, "spoilt!!", 8, 0) == 8);
+            spoilt++;
+        }
+    }
+    HOLDS(spoilt == 1);
+}
+
+/* A bad port among good ones leaves its place empty. */
+static void a_port_that_is_none(void) {
+    zp_port port, other, three[3], ends[3], taken[3];
+    zp_message message;
+    size_t count;
+    channel(&port, &other, 0);
+    channel(&three[0], &ends[0], 0);
+    spoilt_channel(&three[1], &ends[1]);
+    channel(&three[2], &ends[2], 0);
+    EXPECT(ZP_OK, give(port, three, 3, NULL));
+    EXPECT(ZP_OK, zp_port_recv(other, &message));
+    memset(taken, 0xff, sizeof taken);
+    EXPECT(ZP_REFUSED, zp_message_take_ports(&message, taken, 3, &count));
+    HOLDS(count == 3 && taken[1].id == 0 && message.port_count == 0);
+    works(taken[0], ends[0]);
+    works(ends[2], taken[2]);
+    EXPECT(ZP_OK, zp_message_release(&message));
+    EXPECT(ZP_LOST, zp_port_recv(ends[1], &message));
+    EXPECT(ZP_OK, zp_port_close(taken[0]));
+    EXPECT(ZP_OK, zp_port_close(taken[2]));
+    close_all(ends, 3);
+    EXPECT(ZP_OK, zp_port_close(port));
+    EXPECT(ZP_OK, zp_port_close(other));
+}
+
 static void in_a_fork(void) {
     zp_port port, other, held, far;
     zp_message message, ignored;
@@ -427,6 +475,7 @@ int main(void) {
     bad_lists();
     messages(0);
     messages(ZP_UNTRUSTED);
+    a_port_that_is_none();
     in_a_fork();
     no_descriptors();
     no_parent();
