@@ -16,7 +16,8 @@ use ends::expect_end;
 use stations::{Random, Ring, Station, join_ring, journey, make_ring};
 use support::Setup;
 use zeroport::{
-    CloseReason, MessageChannel, MessagePort, Receiver, RecvError, Sender, WaitStrategy,
+    CloseReason, MessageChannel, MessagePort, PostError, Receiver, RecvError, Sender,
+    TransferError, WaitStrategy,
 };
 
 /// Marks the last message; the rest of its first word says how many came before.
@@ -607,5 +608,98 @@ mod wake_ups {
         2,
         |stations: &mut Vec<Station>| little_room_for_a_mover(stations, WaitStrategy::Adaptive),
         posting_station,
+    );
+
+    // And for room on the lane: each message carries a port, and the lane is full before the ring is.
+
+    /// Receives some, with their ports or without; `None`: the last one was among them.
+    fn visit_of_a_taker(port: MessagePort, baggage: &mut Baggage) -> Option<MessagePort> {
+        for _ in 0..baggage.random().amount() {
+            let message = port.recv_timeout(STUCK).expect("a message: its reader sleeps");
+            let n = *message.pod::<u64>().expect("a number");
+            if message.port_count() == 0 {
+                assert_eq!(n, LAST | baggage.expected);
+                return None;
+            }
+            assert_eq!(n, baggage.expected, "lost, doubled or out of order");
+            baggage.expected += 1;
+            // The others are dropped with their messages.
+            if n % 3 > 0 {
+                let [came] = message.take_ports().expect("a port");
+                assert_eq!(came.recv().expect("its message").pod::<u64>().expect("a number"), &n);
+            }
+        }
+        Some(port)
+    }
+
+    fn taking_station(host: MessagePort) {
+        take_until_the_last(&join_ring(&host).expect("a ring"), report);
+    }
+
+    fn take_until_the_last(ring: &Ring, at_the_end: fn(&MessagePort)) {
+        let visit = |port, baggage: &mut Baggage| {
+            let port = visit_of_a_taker(port, baggage);
+            if port.is_none() {
+                at_the_end(&ring.first);
+            }
+            port
+        };
+        pass_on(ring, visit, at_the_end);
+    }
+
+    /// The kernel counts descriptors in flight for each user; who else is at that limit is no matter.
+    fn post_port(fixed: &MessagePort, n: u64, port: MessagePort) {
+        let mut list = [port].into();
+        let give_up = Instant::now() + STUCK;
+        while let Err(TransferError { list: back, source, .. }) = fixed.post_pod_with(&n, list) {
+            assert!(matches!(source, PostError::Os(_)) && Instant::now() < give_up, "{source}");
+            thread::yield_now();
+            list = back;
+        }
+    }
+
+    /// A port in which a number waits.
+    fn port_for(n: u64) -> MessagePort {
+        let MessageChannel { port1, port2 } = Setup::new().open();
+        port1.post_pod(&n).expect("a channel");
+        port2
+    }
+
+    fn little_room_on_the_lane(stations: &[Station]) {
+        let messages = rounds(2_000);
+        let ring = make_ring(stations, Setup::new());
+        let MessageChannel { port1: fixed, port2: moving } =
+            Setup::new().strategy(WaitStrategy::Sleep).open();
+        let (mut n, mut refused) = (0, None);
+        while refused.is_none() {
+            match fixed.try_post_pod_with(&n, port_for(n)) {
+                Ok(()) => n += 1,
+                Err(error) => refused = error.list.into_ports().pop(),
+            }
+        }
+        assert!(n < messages, "never full");
+        let poster = support::asleep(move || {
+            while n < messages {
+                let port = refused.take().unwrap_or_else(|| port_for(n));
+                post_port(&fixed, n, port);
+                n += 1;
+            }
+            fixed.post_pod(&(LAST | messages)).expect("a reader");
+            assert!(fixed.sleeps() > 0, "never waited");
+        });
+        let baggage = Baggage::new(Setup::new(), 1, LONG);
+        ring.first.post_bytes_with(bytemuck::bytes_of(&baggage), moving).expect("a station");
+        take_until_the_last(&ring, |first| first.closer().close());
+        poster.join();
+    }
+
+    journey!(
+        little_room_on_a_lane,
+        2,
+        |stations: &mut Vec<Station>| {
+            support::raise_descriptor_limit();
+            little_room_on_the_lane(stations);
+        },
+        taking_station,
     );
 }
