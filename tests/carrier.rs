@@ -1066,32 +1066,48 @@ alone!(a_reader_that_takes_nothing_holds_nobody, || {
 });
 
 // S-126: a victim without free descriptors is told, and gets its ports once it has some; also if it
-// cannot even take the lane's end.
+// cannot even take the lane's end, or only a part of an envelope.
 alone!(without_descriptors_the_ports_wait, || {
     with_watchdog(|| {
-        raise_descriptor_limit();
-        let (victim, mut hostile) = stranger();
-        let goods: Vec<_> = (0..100).map(|_| Goods::new()).collect();
-        hostile.open_lane();
-        let (tickets, fds) = parcel(&goods);
-        hostile.pack(&tickets, &fds);
-        drop(fds);
-        hostile.publish(100);
-        let held: Vec<_> = descriptors_to_the_limit(0);
-        let message = receive(&victim, 100);
-        for _ in 0..3 {
-            assert!(matches!(message.take_port(), Err(TakeError::Os(_))));
-            assert_eq!(message.port_count(), 100);
-        }
-        assert_eq!(victim.peer_state(), PeerState::Open);
-        drop(held);
-        raise_descriptor_limit();
-        let ports = message.take_all_ports().unwrap();
-        for (port, goods) in ports.iter().zip(&goods) {
-            expect_alive(port, &goods.other);
+        for free in [0, 1, 2, 100, 150] {
+            for enveloped in [false, true] {
+                raise_descriptor_limit();
+                case("not enough descriptors", || expect_a_wait(free, enveloped));
+            }
         }
     });
 });
+
+fn expect_a_wait(free: usize, enveloped: bool) {
+    let (victim, mut hostile) = stranger();
+    let goods: Vec<_> = (0..100).map(|_| Goods::new()).collect();
+    hostile.open_lane();
+    if enveloped {
+        let [inner, end] = pair();
+        for goods in goods.chunks(30) {
+            let (tickets, fds) = parcel(goods);
+            send(&inner, &tickets, &fds);
+        }
+        hostile.pack(&envelope(), &[end.as_fd()]);
+    } else {
+        let (tickets, fds) = parcel(&goods);
+        hostile.pack(&tickets, &fds);
+    }
+    hostile.publish(100);
+    let held = descriptors_to_the_limit(free);
+    let message = receive(&victim, 100);
+    for _ in 0..3 {
+        assert!(matches!(message.take_port(), Err(TakeError::Os(_))), "{free}");
+        assert_eq!(message.port_count(), 100);
+    }
+    assert_eq!(victim.peer_state(), PeerState::Open);
+    drop(held);
+    raise_descriptor_limit();
+    let ports = message.take_all_ports().unwrap();
+    for (port, goods) in ports.iter().zip(&goods) {
+        expect_alive(port, &goods.other);
+    }
+}
 
 /// Takes all descriptors that this process may have but so many.
 fn descriptors_to_the_limit(free: usize) -> Vec<File> {
