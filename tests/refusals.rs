@@ -34,6 +34,9 @@ fn expect_nothing(port: &MessagePort) {
     assert_eq!(port.try_recv().map(drop), Err(RecvError::Empty));
 }
 
+/// One of the verbs.
+type Post = fn(&MessagePort, Vec<MessagePort>) -> Result<(), TransferError>;
+
 /// A port that has reported the end of its channel.
 fn ended() -> MessagePort {
     let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
@@ -64,7 +67,7 @@ fn one_bad_entry_spoils_nothing() {
                 mine.iter().for_each(|mine| mine.post_bytes(b"unread").unwrap());
                 let (_other, bad) = closed_here();
                 list.insert(at, bad);
-                let posts: [fn(&MessagePort, Vec<MessagePort>) -> Result<(), TransferError>; 4] = [
+                let posts: [Post; 4] = [
                     |port, list| port.post_bytes_with(b"", list),
                     |port, list| port.try_post_pod_with(&1u32, list),
                     |port, list| port.post_with(&"value".to_string(), list),
