@@ -65,8 +65,8 @@ fn look_around(step: Step) {
     }
     assert_eq!(carrier.try_recv().map(drop), Err(RecvError::Empty), "{step:?}");
     if step == Step::Closed {
-        // A line each. (The segments are also those of the near ends.)
-        assert_eq!(before.descriptors - holdings().descriptors, near.len());
+        // A line each, and the lanes of the first. (The segments are also those of the near ends.)
+        assert_eq!(before.descriptors - holdings().descriptors, near.len() + 2);
     }
 }
 

@@ -91,8 +91,8 @@ fn holdings() -> Holdings {
     Holdings { descriptors: count_descriptors(), mappings: count_segment_mappings() }
 }
 
-/// Fresh channels: what stays here, and what is given away. In each far port waits its number; in the
-/// first, a port waits too, the other end of `deep`, and in the near end of that one a port from it.
+/// Channels: what stays here, and what is given away. In each far port waits its number. In the first, a
+/// port waits too, the other end of `deep`; it has a lane each way, both in use before.
 struct Bundle {
     near: Vec<MessagePort>,
     far: Vec<MessagePort>,
@@ -102,6 +102,11 @@ struct Bundle {
 fn bundle(count: usize) -> Bundle {
     let channels = (0..count).map(|_| MessageChannel::new().unwrap());
     let (near, far): (Vec<_>, Vec<_>) = channels.map(|ends| (ends.port1, ends.port2)).unzip();
+    for (from, to) in [(&near[0], &far[0]), (&far[0], &near[0])] {
+        let MessageChannel { port1: _closed, port2: some } = MessageChannel::new().unwrap();
+        from.post_bytes_with(b"", transfer![some]).unwrap();
+        assert_eq!(to.recv().unwrap().take_all_ports().unwrap().len(), 1);
+    }
     for (number, near) in (0u64..).zip(&near) {
         near.post_pod(&number).unwrap();
     }
