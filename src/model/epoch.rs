@@ -7,7 +7,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::check;
-use crate::epoch::{Epoch, State, adopt, close, look, set};
+use crate::epoch::{Epoch, State, adopt, close, let_go, look, set};
 use crate::sync::{AtomicU64, Ordering};
 
 /// A side's epoch, and something that its holder leaves behind.
@@ -68,7 +68,7 @@ fn closed_by_a_later_holder_is_seen_after_all_that_was_published() {
         let (first, second) = (Arc::clone(&side), Arc::clone(&side));
         let giving = thread::spawn(move || {
             first.published.store(1, Ordering::Relaxed);
-            set(&first.epoch, in_transit);
+            assert!(let_go(&first.epoch, Epoch::FIRST).is_some());
         });
         let taking = thread::spawn(move || {
             if let Some(open) = adopt(&second.epoch, in_transit) {
@@ -83,15 +83,14 @@ fn closed_by_a_later_holder_is_seen_after_all_that_was_published() {
     });
 }
 
-#[test]
-fn adopter_sees_what_was_left() {
-    check(None, || {
+fn adopter_sees_what_was_left(let_go: fn(&AtomicU64, Epoch)) {
+    check(None, move || {
         let side = side(Epoch::FIRST);
         let in_transit = Epoch::FIRST.let_go();
         let former = Arc::clone(&side);
         let giving = thread::spawn(move || {
             former.leave(7);
-            set(&former.epoch, in_transit);
+            let_go(&former.epoch, in_transit);
         });
         if adopt(&side.epoch, in_transit).is_some() {
             assert_eq!(side.take_over(), 7);
@@ -99,6 +98,18 @@ fn adopter_sees_what_was_left() {
         }
         giving.join().unwrap();
     });
+}
+
+#[test]
+fn adopter_sees_what_the_former_holder_left() {
+    adopter_sees_what_was_left(|word, in_transit| {
+        assert_eq!(let_go(word, Epoch::FIRST), Some(in_transit));
+    });
+}
+
+#[test]
+fn adopter_sees_what_the_maker_left() {
+    adopter_sees_what_was_left(set);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! loom models of the ring, of sleeping and waking, of the epochs and of the ends. Each names the
+//! loom models of the ring, of sleeping and waking, of the epochs, of the ends and of who holds a port.
+//! Each names the
 //! pairs of orderings that it stands for (`ci/weaken` weakens them one by one and sees it fail).
 //!
 //! loom runs every order of the threads' steps, and every value that a load may see. It differs from
@@ -17,6 +18,7 @@ mod epoch;
 mod halves;
 mod heap;
 mod ring;
+mod tenure;
 mod wake;
 
 use bells::Bells;

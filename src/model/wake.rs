@@ -2,11 +2,14 @@
 //! ordering of its own, so that the wake-up alone has to do it; the same then holds for messages and
 //! for room. At the end both directions at once, over a real ring.
 
+use std::mem::ManuallyDrop;
+
 use loom::sync::Arc;
 use loom::thread;
 
 use super::barrier::{Barrier, step};
 use super::{Bells, Heap, check};
+use crate::epoch::{Epoch, adopt, let_go};
 use crate::halves::{Asleep, Half};
 use crate::ring::{Consumer, Content, Found, Producer};
 use crate::sleep::{Bed, Sleeper};
@@ -18,13 +21,20 @@ const STEPS: usize = 8;
 
 /// What waiter and ringer share.
 struct Shared {
+    /// Of the waiter's side.
+    epoch: AtomicU64,
     word: AtomicU32,
     changes: AtomicU64,
     bells: Bells,
 }
 
 fn shared() -> Arc<Shared> {
-    Arc::new(Shared { word: AtomicU32::default(), changes: AtomicU64::new(0), bells: Bells::new() })
+    Arc::new(Shared {
+        epoch: AtomicU64::new(Epoch::FIRST.to_wire()),
+        word: AtomicU32::default(),
+        changes: AtomicU64::new(0),
+        bells: Bells::new(),
+    })
 }
 
 /// A waiter's bed, with the barrier of its only ringer if that one is registered.
@@ -177,6 +187,49 @@ fn heeding_streaming_without_a_barrier_sleeps_for_ever() {
         wait_for_all(&shared, &sleeper, &bed, 1);
         ringing.join().unwrap();
     });
+}
+
+/// A port moves while its waiter streams, to somebody who then sleeps. `inherits`: the next holder takes
+/// what it finds in the word for its own promise.
+fn adopter_sees_all(inherits: bool, strikes_at: usize) {
+    check(Some(3), move || {
+        let shared = shared();
+        let barrier = Barrier::new();
+        let former = Arc::clone(&shared);
+        let giving = thread::spawn(move || {
+            let sleeper = Sleeper::new(Half::Receiver, &former.word);
+            sleeper.waiter().stream(&former.word);
+            assert!(let_go(&former.epoch, Epoch::FIRST).is_some());
+        });
+        let (theirs, coming) = (Arc::clone(&shared), barrier.clone());
+        let ringing =
+            thread::spawn(move || coming.strikes(strikes_at, || make_all(&theirs, 1, true, 0)));
+        let bed = OneLine { bells: &shared.bells, barrier: Some(&barrier) };
+        if adopt(&shared.epoch, Epoch::FIRST.let_go()).is_some() {
+            // (loom ends badly if one of its own is dropped after it has found a deadlock.)
+            let fresh = ManuallyDrop::new(AtomicU32::default());
+            let found = if inherits { &shared.word } else { &*fresh };
+            wait_for_all(&shared, &Sleeper::new(Half::Receiver, found), &bed, 1);
+        }
+        bed.barrier();
+        giving.join().unwrap();
+        ringing.join().unwrap();
+    });
+}
+
+#[test]
+fn an_adopter_that_inherits_streaming() {
+    for at in 0..STEPS {
+        adopter_sees_all(true, at);
+    }
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn an_adopter_that_does_not_inherit_sleeps_for_ever() {
+    for at in 0..STEPS {
+        adopter_sees_all(false, at);
+    }
 }
 
 #[test]
