@@ -189,47 +189,57 @@ fn heeding_streaming_without_a_barrier_sleeps_for_ever() {
     });
 }
 
-/// A port moves while its waiter streams, to somebody who then sleeps. `inherits`: the next holder takes
-/// what it finds in the word for its own promise.
-fn adopter_sees_all(inherits: bool, strikes_at: usize) {
-    check(Some(3), move || {
-        let shared = shared();
-        let barrier = Barrier::new();
-        let former = Arc::clone(&shared);
-        let giving = thread::spawn(move || {
-            let sleeper = Sleeper::new(Half::Receiver, &former.word);
-            sleeper.waiter().stream(&former.word);
-            assert!(let_go(&former.epoch, Epoch::FIRST).is_some());
-        });
-        let (theirs, coming) = (Arc::clone(&shared), barrier.clone());
-        let ringing =
-            thread::spawn(move || coming.strikes(strikes_at, || make_all(&theirs, 1, true, 0)));
-        let bed = OneLine { bells: &shared.bells, barrier: Some(&barrier) };
-        if adopt(&shared.epoch, Epoch::FIRST.let_go()).is_some() {
-            // (loom ends badly if one of its own is dropped after it has found a deadlock.)
-            let fresh = ManuallyDrop::new(AtomicU32::default());
-            let found = if inherits { &shared.word } else { &*fresh };
-            wait_for_all(&shared, &Sleeper::new(Half::Receiver, found), &bed, 1);
-        }
-        bed.barrier();
-        giving.join().unwrap();
-        ringing.join().unwrap();
-    });
+/// A port moves while its waiter streams: the former holder's part.
+fn stream_and_let_go(shared: &Shared) {
+    let sleeper = Sleeper::new(Half::Receiver, &shared.word);
+    sleeper.waiter().stream(&shared.word);
+    assert!(let_go(&shared.epoch, Epoch::FIRST).is_some());
+}
+
+fn adopts(shared: &Shared) -> bool {
+    adopt(&shared.epoch, Epoch::FIRST.let_go()).is_some()
 }
 
 #[test]
 fn an_adopter_that_inherits_streaming() {
     for at in 0..STEPS {
-        adopter_sees_all(true, at);
+        check(Some(3), move || {
+            let (shared, barrier) = (shared(), Barrier::new());
+            let (former, theirs) = (Arc::clone(&shared), Arc::clone(&shared));
+            let coming = barrier.clone();
+            let giving = thread::spawn(move || stream_and_let_go(&former));
+            let ringing =
+                thread::spawn(move || coming.strikes(at, || make_all(&theirs, 1, true, 0)));
+            let bed = OneLine { bells: &shared.bells, barrier: Some(&barrier) };
+            if adopts(&shared) {
+                let sleeper = Sleeper::new(Half::Receiver, &shared.word);
+                wait_for_all(&shared, &sleeper, &bed, 1);
+            }
+            bed.barrier();
+            giving.join().unwrap();
+            ringing.join().unwrap();
+        });
     }
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn an_adopter_that_does_not_inherit_sleeps_for_ever() {
-    for at in 0..STEPS {
-        adopter_sees_all(false, at);
-    }
+    check(Some(3), || {
+        let shared = shared();
+        let (former, theirs) = (Arc::clone(&shared), Arc::clone(&shared));
+        let giving = thread::spawn(move || stream_and_let_go(&former));
+        let ringing = thread::spawn(move || make_all(&theirs, 1, true, 0));
+        if adopts(&shared) {
+            let fresh = ManuallyDrop::new(AtomicU32::default());
+            let sleeper = Sleeper::new(Half::Receiver, &fresh);
+            assert!(!sleeper.waiter().is_streaming(), "so it demands no barrier");
+            let bed = OneLine { bells: &shared.bells, barrier: None };
+            wait_for_all(&shared, &sleeper, &bed, 1);
+        }
+        giving.join().unwrap();
+        ringing.join().unwrap();
+    });
 }
 
 #[test]
