@@ -3,13 +3,12 @@
 use rustix::process::Signal;
 
 use super::player::{Part, Player};
-use super::support::{in_own_process, raise_descriptor_limit, test_name};
+use super::support::test_name;
 use super::*;
 
 #[test]
 fn a_giver_that_is_killed() {
-    in_own_process(test_name(concat!(module_path!(), "::a_giver_that_is_killed")), || {
-        raise_descriptor_limit();
+    in_host(test_name(concat!(module_path!(), "::a_giver_that_is_killed")), || {
         for count in COUNTS {
             for hit in Hit::all(&SENDING, count, Signal::KILL) {
                 let before = holdings();
@@ -57,8 +56,7 @@ fn kill_the_giver(count: usize, hit: Hit) {
 
 #[test]
 fn a_taker_that_is_killed() {
-    in_own_process(test_name(concat!(module_path!(), "::a_taker_that_is_killed")), || {
-        raise_descriptor_limit();
+    in_host(test_name(concat!(module_path!(), "::a_taker_that_is_killed")), || {
         for count in COUNTS {
             for hit in Hit::all(&TAKING, count, Signal::KILL) {
                 let before = holdings();

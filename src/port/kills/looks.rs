@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::net::{Shutdown, shutdown};
 
-use super::support::{Sleeper, asleep, in_own_process, test_name};
+use super::support::{Sleeper, asleep, test_name};
 use super::*;
 use crate::epoch::{State, look};
 use crate::error::PostError;
@@ -23,8 +23,7 @@ static STEPS: AtomicU32 = AtomicU32::new(0);
 /// A message is visible when nothing of its ports is left where they come from, and not before.
 #[test]
 fn from_step_to_step() {
-    in_own_process(test_name(concat!(module_path!(), "::from_step_to_step")), || {
-        support::raise_descriptor_limit();
+    in_host(test_name(concat!(module_path!(), "::from_step_to_step")), || {
         for count in COUNTS {
             let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
             // The lanes are there.
@@ -88,7 +87,7 @@ fn closing_at() -> Vec<Step> {
 /// A closer of a port that is being given away waits, and then it is not its port any more.
 #[test]
 fn a_closer_comes_too_late() {
-    in_own_process(test_name(concat!(module_path!(), "::a_closer_comes_too_late")), || {
+    in_host(test_name(concat!(module_path!(), "::a_closer_comes_too_late")), || {
         let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
         let Bundle { near, far, deep: _deep } = bundle(3);
         *CLOSER.lock().unwrap() = Some(far[1].closer());
@@ -111,7 +110,7 @@ fn a_closer_comes_too_late() {
 /// If the port stays after all, the closer that waited closes it.
 #[test]
 fn a_closer_comes_into_a_refusal() {
-    in_own_process(test_name(concat!(module_path!(), "::a_closer_comes_into_a_refusal")), || {
+    in_host(test_name(concat!(module_path!(), "::a_closer_comes_into_a_refusal")), || {
         let MessageChannel { port1, port2: _port2 } = MessageChannel::new().unwrap();
         port1.post_bytes_with(b"", bundle(1).far).unwrap();
         let lane = port1.halves().0.lane().unwrap();
@@ -137,7 +136,7 @@ fn a_closer_comes_into_a_refusal() {
 /// A closer of the carrier waits: a message whose ports have gone is delivered before the close.
 #[test]
 fn a_closer_of_the_carrier() {
-    in_own_process(test_name(concat!(module_path!(), "::a_closer_of_the_carrier")), || {
+    in_host(test_name(concat!(module_path!(), "::a_closer_of_the_carrier")), || {
         let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
         let Bundle { near, far, deep: _deep } = bundle(3);
         *CLOSER.lock().unwrap() = Some(port1.closer());

@@ -14,14 +14,16 @@ mod player;
 mod refused;
 mod stopped;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Signal, kill_process};
 
 use crate::steps::{Step, hook};
 use zeroport::{CloseReason, MessageChannel, MessagePort, PeerState, RecvError, transfer};
 
-use support::{count_descriptors, count_segment_mappings, wait_until};
+use support::{
+    count_descriptors, count_segment_mappings, in_own_process, raise_descriptor_limit, wait_until,
+};
 
 /// The steps of whoever gives ports away.
 const SENDING: [Step; 5] =
@@ -33,6 +35,20 @@ const TAKING: [Step; 5] = [Step::Found, Step::Unpacked, Step::Taken, Step::Mappe
 const COUNTS: [usize; 3] = [1, 3, 130];
 /// More ports than one packet carries.
 const MANY: usize = 130;
+
+/// Runs the body of a test in a process of its own, which has made a port before: what a process keeps
+/// for all of its ports is there, and what is left over can be counted. One test at a time: an ordinary
+/// user may not have many descriptors in flight, in all processes together.
+fn in_host(test: &'static str, body: impl FnOnce()) {
+    static TURN: Mutex<()> = Mutex::new(());
+
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    in_own_process(test, || {
+        raise_descriptor_limit();
+        drop(MessageChannel::new().unwrap());
+        body();
+    });
+}
 
 /// What happens to a process, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::support::{Peer, Setup, be_peer, in_own_process, is_peer_of};
+use super::support::{Peer, Setup, be_peer, is_peer_of};
 use super::*;
 use crate::error::{PARENT_VARIABLE, PostError};
 use crate::port::Trust;
@@ -87,7 +87,7 @@ impl Player {
 fn play(port: MessagePort) {
     // Nobody is there to continue a player that was stopped, if the host fails.
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    support::raise_descriptor_limit();
+    raise_descriptor_limit();
     let Ok(message) = port.recv() else { return };
     let (part, hit) = find(std::str::from_utf8(message.bytes()).unwrap());
     drop(message.take_all_ports().unwrap());
@@ -185,7 +185,7 @@ fn players_that_nothing_happens_to() {
     if is_peer_of(PLAYER) && std::env::var_os(PARENT_VARIABLE).is_some() {
         be_peer(Setup::new(), play);
     }
-    in_own_process(PLAYER, || {
+    in_host(PLAYER, || {
         for count in COUNTS {
             let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
             let (taker, giver) =

@@ -10,7 +10,7 @@ use rustix::net::{Shutdown, shutdown};
 use rustix::process::{Resource, Uid, getrlimit, setrlimit};
 use rustix::thread::set_thread_res_uid;
 
-use super::support::{in_own_process, lower_descriptor_limit, raise_descriptor_limit, test_name};
+use super::support::{lower_descriptor_limit, raise_descriptor_limit, test_name};
 use super::*;
 use crate::epoch::Epoch;
 use crate::error::PostError;
@@ -83,8 +83,7 @@ fn errno(error: &PostError) -> Option<Errno> {
 /// An envelope needs two descriptors, and they are refused when all ports are in transit.
 #[test]
 fn no_descriptors_for_an_envelope() {
-    in_own_process(test_name(concat!(module_path!(), "::no_descriptors_for_an_envelope")), || {
-        raise_descriptor_limit();
+    in_host(test_name(concat!(module_path!(), "::no_descriptors_for_an_envelope")), || {
         let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
         port1.post_bytes_with(b"", bundle(1).far).unwrap();
         let error = expect_rollback(MANY, |list| {
@@ -107,8 +106,7 @@ fn no_descriptors_for_an_envelope() {
 /// The kernel has enough of an ordinary user's descriptors in flight when an envelope is half full.
 #[test]
 fn too_many_descriptors_in_flight() {
-    in_own_process(test_name(concat!(module_path!(), "::too_many_descriptors_in_flight")), || {
-        raise_descriptor_limit();
+    in_host(test_name(concat!(module_path!(), "::too_many_descriptors_in_flight")), || {
         if rustix::process::geteuid().is_root() {
             let user = Uid::from_raw(ORDINARY_USER);
             set_thread_res_uid(user, user, user).unwrap();
@@ -136,8 +134,7 @@ fn too_many_descriptors_in_flight() {
 /// Whoever holds the other end of the lane, or held it, has hung it up.
 #[test]
 fn a_lane_that_was_hung_up() {
-    in_own_process(test_name(concat!(module_path!(), "::a_lane_that_was_hung_up")), || {
-        raise_descriptor_limit();
+    in_host(test_name(concat!(module_path!(), "::a_lane_that_was_hung_up")), || {
         let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
         port1.post_bytes_with(b"", bundle(1).far).unwrap();
         drop(port2.recv().unwrap());
@@ -165,8 +162,7 @@ fn a_lane_that_was_hung_up() {
 /// A full lane is no failure, but for who does not wait.
 #[test]
 fn a_full_lane() {
-    in_own_process(test_name(concat!(module_path!(), "::a_full_lane")), || {
-        raise_descriptor_limit();
+    in_host(test_name(concat!(module_path!(), "::a_full_lane")), || {
         let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
         let mut posted = 0;
         loop {

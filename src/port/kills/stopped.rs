@@ -5,13 +5,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::player::{Part, Player};
-use super::support::{in_own_process, raise_descriptor_limit, test_name};
+use super::support::test_name;
 use super::*;
 
 #[test]
 fn a_giver_that_is_stopped() {
-    in_own_process(test_name(concat!(module_path!(), "::a_giver_that_is_stopped")), || {
-        raise_descriptor_limit();
+    in_host(test_name(concat!(module_path!(), "::a_giver_that_is_stopped")), || {
         for count in COUNTS {
             for hit in Hit::all(&SENDING, count, Signal::STOP) {
                 let before = holdings();
@@ -72,8 +71,7 @@ fn stop_the_giver(count: usize, hit: Hit) {
 
 #[test]
 fn a_taker_that_is_stopped() {
-    in_own_process(test_name(concat!(module_path!(), "::a_taker_that_is_stopped")), || {
-        raise_descriptor_limit();
+    in_host(test_name(concat!(module_path!(), "::a_taker_that_is_stopped")), || {
         for count in COUNTS {
             for hit in Hit::all(&TAKING, count, Signal::STOP) {
                 let before = holdings();
@@ -131,7 +129,7 @@ fn a_copy_of_the_line_hides_a_death() {
 
 fn with_early_taker(test: &str, then: fn(Player, Player, &MessagePort)) {
     let test: &'static str = format!("{}::{test}", test_name(module_path!())).leak();
-    in_own_process(test, || {
+    in_host(test, || {
         let before = holdings();
         let hit = Hit { step: Step::Sent, after: 0, signal: Signal::STOP };
         let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
