@@ -69,6 +69,11 @@ fn carrier(has_lane: bool) -> MessageChannel {
     channel
 }
 
+/// Whether this process may have so many channels, all of whose ports are here twice for a moment.
+fn fits(count: &usize) -> bool {
+    raise_descriptor_limit() as usize > 7 * count + 100
+}
+
 // ---- S-126: the reader runs out of descriptors ----
 
 alone!(ports_wait_for_descriptors, || {
@@ -76,7 +81,7 @@ alone!(ports_wait_for_descriptors, || {
     drop(carrier(true));
     let before = (count_descriptors(), count_segment_mappings());
     for has_lane in [true, false] {
-        for count in [1, 2, 126, 127, 300] {
+        for count in [1, 2, 126, 127, 300].into_iter().filter(fits) {
             // Two for each port, one for an envelope, one for the lane.
             let needed = 2 * count + usize::from(count > 126) + usize::from(!has_lane);
             for free in [0, 1, 2, needed / 2, needed - 1, needed] {
@@ -113,7 +118,7 @@ alone!(ports_wait_for_descriptors, || {
 alone!(a_message_that_is_dropped_without_descriptors_drops_its_ports_only, || {
     raise_descriptor_limit();
     for has_lane in [true, false] {
-        for count in [1, 127, 300] {
+        for count in [1, 127, 300].into_iter().filter(fits) {
             let MessageChannel { port1, port2 } = carrier(has_lane);
             let (mut mine, mut theirs) = channels(2 * count);
             let (second, their_second) = (mine.split_off(count), theirs.split_off(count));
@@ -382,10 +387,12 @@ alone!(a_poster_wakes_for_the_first_place_on_a_full_lane, || {
                 Some(taken) => expect_entangled(&mine[0], &taken),
                 None => expect_report(&mine[0], CloseReason::Lost),
             }
-            let numbers = port2.drain().map(|message| message.take_port().unwrap().unwrap());
-            let theirs: Vec<_> = numbers.collect();
-            expect_all_entangled(&mine[1..], &theirs[..mine.len() - 1]);
-            expect_entangled(&last, theirs.last().unwrap());
+            let mut messages = port2.drain();
+            for mine in mine[1..].iter().chain([&last]) {
+                let message = messages.next().unwrap();
+                expect_entangled(mine, &message.take_port().unwrap().unwrap());
+            }
+            assert!(messages.next().is_none());
         }
     }
 });
