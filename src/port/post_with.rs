@@ -119,6 +119,32 @@ impl Sender {
 /// notices nothing. It does not arrive with its wait strategy, and its [`Closer`](crate::Closer)s stay
 /// behind without effect.
 ///
+/// What was given away cannot be used, given away again, or be its own carrier; the compiler sees to it:
+///
+/// ```compile_fail,E0382
+/// # use zeroport::{MessageChannel, transfer};
+/// # let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// # let MessageChannel { port1: port3, port2: port4 } = MessageChannel::new()?;
+/// port1.post_bytes_with(b"", transfer![port3])?;
+/// port3.post_bytes(b"whose?")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// ```compile_fail,E0382
+/// # use zeroport::{MessageChannel, transfer};
+/// # let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// # let MessageChannel { port1: port3, port2: port4 } = MessageChannel::new()?;
+/// port1.post_bytes_with(b"", transfer![port3, port3])?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// ```compile_fail,E0505
+/// # use zeroport::{MessageChannel, transfer};
+/// # let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// port1.post_bytes_with(b"", transfer![port1])?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// Two ports that lie unread in each other's queues keep each other alive, though nobody can reach
 /// them; the kernel finds such cycles, but only when some Unix socket is next closed.
 impl MessagePort {
