@@ -6,10 +6,12 @@
 //! ```text
 //!          let go            adopt (compare-exchange, so only once)
 //!   Open ──────────▶ InTransit ──────────▶ Open            each arrow: generation + 1
-//!     │ close             │ close (undelivered)
-//!     ▼                   ▼
-//!   Closed             Closed                              for ever
+//!     │ close
+//!     ▼
+//!   Closed                                                 for ever
 //! ```
+//!
+//! A port that is never adopted stays in transit: nobody is left who could say more.
 //!
 //! The epoch says what the holder *said*; the line says whether the holder still *lives*. A hang-up
 //! of the line is read together with the epoch: while open the peer has died, while in transit the

@@ -177,8 +177,8 @@
 //!
 //! # Trust
 //!
-//! On a [`Trusted`](Trust::Trusted) channel, the default except between a [`Server`] and its callers, payloads are validated and then read in
-//! shared memory: all its holders must be our own processes. On an
+//! On a [`Trusted`](Trust::Trusted) channel, the default except between a [`Server`] and its callers,
+//! payloads are validated and then read in shared memory: all its holders must be our own processes. On an
 //! [`Untrusted`](Trust::Untrusted) one they are copied, then validated: a hostile other side can send
 //! nonsense and end the channel, no more. Positions, lengths and tags are checked in either case; who
 //! breaks the protocol is reported as [`Violated`](CloseReason::Violated).
@@ -209,11 +209,11 @@ compile_error!("zeroport needs 64-bit little-endian Linux");
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-// In the order of their layers: each uses only those above it (ci/layers holds them to it).
 // What the tests outside share with those inside knows the crate by its name.
 #[cfg(all(test, not(loom)))]
 extern crate self as zeroport;
 
+// In the order of their layers: each uses only those above it (ci/layers holds them to it).
 mod sync;
 
 mod record;

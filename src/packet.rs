@@ -13,7 +13,8 @@
 //!
 //! # Invariants
 //!
-//! * **K1** What a message header points to is as long as the header says, and outlives the call.
+//! * **K1** A message header begins as zeros, which point to nothing; what it points to later is as long
+//!   as it says, and outlives the call.
 //! * **K2** The numbers in control messages from the kernel are fresh descriptors, each named once.
 #![allow(unsafe_code)]
 
@@ -152,7 +153,7 @@ fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Peeked, Errno> {
     let mut control = [0u64; CONTROL_WORDS];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     loop {
-        // SAFETY: numbers and pointers, for which zero is a value.
+        // SAFETY: K1: numbers and pointers, for which zero is a value.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
         (header.msg_iov, header.msg_iovlen) = (&raw mut part, 1);
         header.msg_control = control.as_mut_ptr().cast();

@@ -101,6 +101,22 @@ impl Server {
 
     /// As [`accept`](Self::accept), without waiting.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use zeroport::{AcceptError, Address, Server};
+    ///
+    /// let server = Server::bind(Address::abstract_name(format!("try-{}", std::process::id())))?;
+    /// assert!(matches!(server.try_accept(), Err(AcceptError::Empty)));
+    /// assert!(matches!(server.accept_timeout(Duration::from_millis(1)), Err(AcceptError::Empty)));
+    ///
+    /// let address = server.address().clone();
+    /// let client = std::thread::spawn(|| zeroport::connect(address));
+    /// let port = server.accept_timeout(Duration::from_secs(60))?.admit()?;
+    /// client.join().unwrap()?.port.post_bytes(b"hello")?;
+    /// assert_eq!(port.recv()?.bytes(), b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`accept`](Self::accept), and [`AcceptError::Empty`].

@@ -95,6 +95,16 @@ impl Message<'_> {
 
     /// Takes all ports that are left in the message. See [`take_port`](Self::take_port).
     ///
+    /// ```
+    /// use zeroport::{MessageChannel, transfer};
+    ///
+    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// let MessageChannel { port1: left, port2: right } = MessageChannel::new()?;
+    /// port1.post_bytes_with(b"however many there are", transfer![left, right])?;
+    /// assert_eq!(port2.recv()?.take_all_ports()?.len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`take_port`](Self::take_port). Ports that were taken before a [`TakeError::Attach`] are

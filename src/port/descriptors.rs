@@ -40,6 +40,10 @@ impl MessagePort {
     /// [`CommandExt`](std::os::unix::process::CommandExt), or however you do, and the ticket with them;
     /// the next holder adopts them with [`from_descriptors`](Self::from_descriptors), once.
     ///
+    /// Nobody here knows to whom they go. Whoever gets those of a trusted channel can change messages
+    /// that its other end has validated: for strangers there is
+    /// [`MessageChannel::untrusted`](crate::MessageChannel::untrusted).
+    ///
     /// ```
     /// use zeroport::{AttachError, MessageChannel, MessagePort, Trust};
     ///
@@ -125,6 +129,7 @@ impl MessagePort {
         ticket: &[u8],
         descriptors: impl IntoIterator<Item = OwnedFd>,
     ) -> Result<Self, AttachError> {
+        // D1: the caller has promised it.
         import(ticket, descriptors.into_iter().collect(), Trust::Trusted)
     }
 }

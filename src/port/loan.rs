@@ -68,6 +68,17 @@ impl<'p> Loan<'p> {
     /// type: see [`tag_of_name`](crate::tag_of_name) and
     /// [`tag_of_plain_data`](crate::tag_of_plain_data).
     ///
+    /// ```
+    /// use zeroport::{MessageChannel, tag_of_plain_data};
+    ///
+    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// let mut loan = port1.reserve(4)?;
+    /// loan.copy_from_slice(&7u32.to_le_bytes());
+    /// loan.publish_tagged(4, tag_of_plain_data("u32", 4, 4))?;
+    /// assert_eq!(port2.recv()?.pod::<u32>()?, &7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`publish`](Self::publish).

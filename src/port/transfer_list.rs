@@ -32,8 +32,10 @@ impl From<MessagePort> for Transferable {
 /// let list = transfer![port1, port2];
 /// assert_eq!(list.len(), 2);
 /// let ports = list.into_ports();
-/// let list = TransferList::from(ports);
-/// assert!(!list.is_empty());
+/// let mut list = TransferList::new();
+/// assert!(list.is_empty()); // a post with it is a plain post
+/// ports.into_iter().for_each(|port| list.push(port));
+/// assert_eq!(list.into_iter().count(), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 // The lock is never waited for. It makes the list `Sync`, which its ports are not, and so its error one
