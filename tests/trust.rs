@@ -73,6 +73,7 @@ fn post(carrier: &MessagePort, port: MessagePort, way: usize) -> Result<(), Tran
 }
 
 /// Takes one step. `Err`: it was refused, and this is the port again.
+#[allow(clippy::result_large_err)] // handing back what was handed in
 fn go(
     port: MessagePort,
     hop: Hop,
