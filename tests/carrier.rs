@@ -169,6 +169,8 @@ fn expect_alive(port: &MessagePort, other: &MessagePort) {
     assert_eq!(other.recv().unwrap().bytes(), b"there");
     other.post_bytes(b"and back").unwrap();
     assert_eq!(port.recv().unwrap().bytes(), b"and back");
+    // This asks the line, too.
+    assert_eq!([port, other].map(MessagePort::peer_state), [PeerState::Open; 2]);
 }
 
 fn expect_violated(victim: &MessagePort) {

@@ -2,12 +2,14 @@
 //! run every kept input again without a fuzzer.
 
 mod attach;
+mod carrier;
 mod hostile;
 mod operations;
 mod payload;
 mod record;
 
 pub use attach::attach;
+pub use carrier::carrier;
 pub use hostile::{hostile, hostile_race};
 pub use operations::operations;
 pub use payload::payload;
@@ -17,8 +19,9 @@ pub use record::record;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("attach", attach),
+    ("carrier", carrier),
     ("hostile", hostile),
     ("hostile_race", hostile_race),
     ("operations", operations),

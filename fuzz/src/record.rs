@@ -9,7 +9,7 @@ enum Script {
     Post { capacity: u8, steps: Vec<(u16, Released)> },
 }
 
-/// A word of the ring: anything, or something that begins like a header.
+/// A word of the ring: anything, or something that begins like a header, with up to three ports.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Word {
     Any(u64),
@@ -29,7 +29,10 @@ pub fn record(data: &[u8]) {
                 .iter()
                 .map(|word| match *word {
                     Word::Any(word) => word,
-                    Word::Head { len, kind } => u64::from(len) | u64::from(kind) << 32,
+                    Word::Head { len, kind } => {
+                        let (kind, ports) = (kind & 0x3f, kind >> 6);
+                        u64::from(len) | u64::from(kind) << 32 | u64::from(ports) << 48
+                    }
                 })
                 .collect();
             read_ring(&words, 64 << (capacity % 7), u64::from(read) * 16, 4096);
