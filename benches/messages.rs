@@ -11,7 +11,7 @@ use criterion::{Criterion, Throughput};
 
 use support::Case;
 use support::floors::{CacheLine, Memcpy, Rtrb, Seqpacket};
-use support::ports::{Batches, Bounce, ReplyStream, RoundTrip, Stream, Typed, run_far_end};
+use support::ports::{Batches, Bounce, Fresh, ReplyStream, RoundTrip, Stream, Typed, run_far_end};
 
 fn main() {
     run_far_end();
@@ -39,6 +39,7 @@ fn main() {
     trips.finish();
 
     let mut transfers = criterion.benchmark_group("transfer");
+    measure(&mut transfers, "fresh channel, one message, dropped", || Fresh);
     measure(&mut transfers, "request with a fresh port, ten replies, close", ReplyStream::new);
     measure(&mut transfers, "port there and back", || Bounce::new(0));
     measure(&mut transfers, "port with 1000 unread messages there and back", || Bounce::new(1000));

@@ -318,6 +318,21 @@ impl Case for RoundTrip {
     }
 }
 
+/// A channel is made, used once, and dropped, all in this process.
+pub struct Fresh;
+
+impl Case for Fresh {
+    fn run(&mut self, steps: u64) -> Duration {
+        let start = Instant::now();
+        for step in 0..steps {
+            let MessageChannel { port1, port2 } = MessageChannel::new().expect("a channel");
+            port1.post_pod(&payload(step)).expect("room for a message");
+            check(port2.recv().expect("a message").pod().expect("a payload"), step);
+        }
+        start.elapsed()
+    }
+}
+
 /// Replies to one request.
 pub const REPLIES: u64 = 10;
 
