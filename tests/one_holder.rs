@@ -1,7 +1,6 @@
 //! Whatever is given to whomever, in whatever order: each end of each channel is in one place, and what
 //! was posted arrives there, once and in order (S-117).
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing)]
-#![allow(clippy::unreachable)]
 
 mod ends;
 mod stations;

@@ -1,7 +1,6 @@
 //! Ports on long ways: what the other end posts meanwhile arrives once, in order, and wakes whoever
 //! waits for it, whoever holds the port then.
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing)]
-#![allow(clippy::unreachable)]
 
 mod bursts;
 mod ends;
@@ -499,7 +498,7 @@ mod wake_ups {
             WaitStrategy::Sleep,
             Hunt::new(),
             |_| (),
-            rounds(5_000)
+            rounds(3_000)
         ),
         sleepy_station,
     );
@@ -511,7 +510,7 @@ mod wake_ups {
             WaitStrategy::Adaptive,
             Hunt::new(),
             |_| (),
-            rounds(5_000)
+            rounds(3_000)
         ),
         sleepy_station,
     );
@@ -566,7 +565,7 @@ mod wake_ups {
         let setup = SMALL.strategy(strategy);
         let ring = make_ring(stations, Setup::new());
         let MessageChannel { port1: fixed, port2: moving } = setup.open();
-        let baggage = Baggage::new(setup, rounds(5_000), LONG);
+        let baggage = Baggage::new(setup, rounds(3_000), LONG);
         ring.first.post_bytes_with(bytemuck::bytes_of(&baggage), moving).expect("a station");
         let reader = thread::spawn(move || {
             let mut random = Random(1);
@@ -594,7 +593,7 @@ mod wake_ups {
             port
         };
         pass_on(&ring, visit, |first| first.closer().close());
-        assert_eq!(reader.join().expect("the reader"), rounds(5_000) * (5 + STREAM as u64));
+        assert_eq!(reader.join().expect("the reader"), rounds(3_000) * (5 + STREAM as u64));
     }
 
     journey!(
@@ -624,7 +623,7 @@ mod wake_ups {
             assert_eq!(n, baggage.expected, "lost, doubled or out of order");
             baggage.expected += 1;
             // The others are dropped with their messages.
-            if n % 3 > 0 {
+            if !n.is_multiple_of(3) {
                 let [came] = message.take_ports().expect("a port");
                 assert_eq!(came.recv().expect("its message").pod::<u64>().expect("a number"), &n);
             }

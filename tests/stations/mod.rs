@@ -291,7 +291,7 @@ pub(crate) fn obey(host: MessagePort) {
     let mut slots: Vec<Option<MessagePort>> = Vec::new();
     while let Ok(message) = host.recv() {
         let words: &[u64] = bytemuck::cast_slice(message.bytes());
-        let [verb, a, b, _] = words[..4] else { unreachable!() };
+        let [verb, a, b, _] = words[..4] else { panic!("an order of four words") };
         let slot = a as usize;
         let answer = match verb {
             TAKE => {
