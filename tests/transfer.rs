@@ -577,29 +577,32 @@ fn forgotten_messages_and_loans_stay_here() {
     with_watchdog(|| {
         let setup = Setup::new().capacity(4 << 10);
         let MessageChannel { port1: mine, port2: theirs } = setup.open();
-        let (kept, inside) = channels(3);
+        let (kept, inside) = channels(4);
         let mut inside = inside.into_iter();
         mine.post_bytes(&[1; 1000]).unwrap();
         mine.post_bytes_with(&[2; 500], inside.next().unwrap()).unwrap();
         mine.post_bytes_with(&[3; 500], inside.next().unwrap()).unwrap();
+        mine.post_bytes_with(&[4; 20], inside.next().unwrap()).unwrap();
         mine.post_bytes_with(b"unread", inside.next().unwrap()).unwrap();
         for _ in 0..2 {
             std::mem::forget(theirs.recv().unwrap());
         }
-        // One whose port was taken, and one that is not even looked at.
+        // One whose port was taken, with that before it, and one whose port lies on the lane.
         let message = theirs.recv().unwrap();
         let third = message.take_port().unwrap().unwrap();
         std::mem::forget(message);
+        std::mem::forget(theirs.recv().unwrap());
         std::mem::forget(theirs.reserve(100).unwrap());
         assert!(matches!(theirs.try_post_bytes(b""), Err(PostError::Busy)));
 
         let theirs = moved(theirs);
         let message = theirs.recv().unwrap();
         assert_eq!(message.bytes(), b"unread");
-        expect_entangled(&kept[2], &message.take_port().unwrap().unwrap());
+        expect_entangled(&kept[3], &message.take_port().unwrap().unwrap());
         drop(message);
         expect_entangled(&kept[1], &third);
         expect_report(&kept[0], CloseReason::Lost);
+        expect_report(&kept[2], CloseReason::Lost);
         // All of the room is there again.
         for number in 0..100 {
             let bytes = support::pattern(number, mine.max_payload());
