@@ -457,7 +457,6 @@ conversation!(
             }
             port.post_bytes_with(b"", theirs).unwrap();
             put(&mine).unwrap();
-            drop(put);
             mine.post_bytes(b"last").unwrap();
             if used & 2 != 0 {
                 taken.push(take_port(&mine));
