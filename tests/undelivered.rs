@@ -79,6 +79,9 @@ conversation!(
 fn a_reported_end_keeps_no_ports() {
     with_watchdog(|| {
         let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+        // The lane is taken up.
+        port1.post_bytes_with(b"", channels(1).1).unwrap();
+        drop(port2.recv().unwrap().take_port().unwrap());
         let (outermost, staying) = nested();
         port1.post_bytes_with(b"nested", transfer![outermost]).unwrap();
         port2.closer().close();
