@@ -226,6 +226,18 @@ fn receive(victim: &MessagePort, ports: usize) -> Message<'_> {
     message
 }
 
+alone!(a_claim_of_ports_without_a_lane_ends_the_channel_also_where_nobody_takes_them, || {
+    with_watchdog(|| {
+        case("without a lane, dropped", || {
+            let (victim, mut hostile) = stranger();
+            hostile.publish(1);
+            hostile.publish(0);
+            drop(receive(&victim, 1));
+            expect_violated(&victim);
+        });
+    });
+});
+
 // What is sent by hand here is what an honest side sends: it is the deviations below that are refused.
 alone!(by_the_rules_it_works, || {
     with_watchdog(|| {

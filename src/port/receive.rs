@@ -329,6 +329,10 @@ impl Receiver {
             let lane = self.lane();
             self.parcels.let_go(&parcel, lane.as_deref().ok());
             self.notify_of_lane();
+            if matches!(lane, Err(NotHere::Broken)) && self.hold.line().is_some() {
+                // There never was a lane: who goes on like that has us keep parcels without end.
+                self.hold.violated();
+            }
             if self.hold.endpoint.own_end().is_some() && !self.parcels.is_behind() {
                 self.let_go();
             }
