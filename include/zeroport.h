@@ -235,8 +235,7 @@ zp_status zp_port_recv_timeout(zp_port port, zp_message *message, uint32_t timeo
  *
  *      ZP_TOO_SMALL      *count is how many there are; all of them are still in the message
  *      ZP_SYSTEM         no descriptors or memory left; what is not among the *count that were
- *                        written is still in the message: close something and ask again. (Ports
- *                        that came, but could not be mapped, are lost: {0} stands in their places)
+ *                        written is still in the message: close something and ask again
  *      ZP_VIOLATED       the other side has not sent what it has announced; the channel is closed
  *      ZP_REFUSED, ZP_INCOMPATIBLE   some were no ports: {0} stands in their places, the others
  *                                    are yours

@@ -280,8 +280,7 @@ pub enum TakeError {
         "cannot take the ports ({0}): close descriptors, or raise RLIMIT_NOFILE, and try again"
     )]
     Os(#[source] io::Error),
-    /// This port is none, or not ours to take, or there was no memory to map it ([`AttachError::Os`]); it
-    /// is gone. Those after it can be taken.
+    /// This port is none, or not ours to take; it is gone. Those after it can be taken.
     #[error("port {index} of the message cannot be taken: {source}")]
     Attach {
         /// Its place in the message, from 0.

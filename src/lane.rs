@@ -14,8 +14,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
+use crate::error::AttachError;
 use crate::fork::ForkSafeFd;
 use crate::packet::{self, Ahead, MAX_FDS};
+use crate::segment::Mapping;
 use crate::steps::{Step, reach};
 use crate::ticket::{Kind, TICKET_LEN, Ticket};
 
@@ -27,6 +29,8 @@ const MAX_TICKETS: usize = MAX_FDS / 2;
 pub(crate) struct Arrival {
     pub(crate) ticket: Ticket,
     pub(crate) segment: ForkSafeFd,
+    /// The segment in memory, once that was tried and done.
+    pub(crate) mapping: Option<Mapping>,
     pub(crate) line: ForkSafeFd,
     pub(crate) incoming: Option<ForkSafeFd>,
     pub(crate) outgoing: Option<ForkSafeFd>,
@@ -42,8 +46,28 @@ impl Arrival {
         let (incoming, outgoing) = (lane(has_incoming)?, lane(has_outgoing)?);
         let sockets = [Some(&line), incoming.as_ref(), outgoing.as_ref()];
         let are_ours = sockets.into_iter().flatten().all(is_seqpacket);
-        are_ours.then(|| Self { ticket, segment, line, incoming, outgoing })
+        are_ours.then(|| Self { ticket, segment, mapping: None, line, incoming, outgoing })
     }
+}
+
+impl Arrival {
+    /// Maps the segment, if that was not done. Fails only for want of memory, and may be asked for again;
+    /// what else is wrong shows when the port is adopted.
+    pub(crate) fn map(&mut self) -> Result<(), Errno> {
+        if self.mapping.is_none() {
+            let mapping = self.segment.as_fd().map_err(AttachError::Os).and_then(Mapping::new);
+            self.mapping = match mapping {
+                Err(AttachError::Os(error)) if is_shortage(&error) => return Err(errno(error)),
+                mapping => mapping.ok(),
+            };
+        }
+        Ok(())
+    }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::NOMEM, Errno::AGAIN, Errno::NFILE, Errno::MFILE];
+    Errno::from_io_error(error).is_some_and(|error| shortages.contains(&error))
 }
 
 /// Whether it is a socket of the only kind that we use.

@@ -49,41 +49,41 @@ pub(crate) struct Segment {
     id: OnceLock<SegmentId>,
 }
 
-impl Segment {
-    /// Makes, seals and maps a fresh segment. The capacities are legal.
-    pub(crate) fn create(capacity: [u64; 2]) -> Result<Self, Errno> {
-        let memfd = make_memfd()?;
-        ftruncate(&memfd, Identity::segment_len(capacity))?;
-        fcntl_add_seals(&memfd, SEALS)?;
-        let segment = Self::map(memfd, capacity)?;
-        let words = Identity::new(capacity).to_words();
-        for (place, word) in segment.header().identity.iter().zip(words) {
-            // Relaxed: the descriptor is handed over later, and the kernel orders that.
-            place.store(word, Ordering::Relaxed);
-        }
-        Ok(segment)
-    }
+/// A segment that was found to be one and is mapped, before anybody takes its descriptor.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    map: MmapRaw,
+    capacity: [u64; 2],
+    id: OnceLock<SegmentId>,
+}
 
-    /// Maps a segment that somebody else made, after it was found to be one.
-    pub(crate) fn attach(memfd: OwnedFd) -> Result<Self, AttachError> {
-        let seals = fcntl_get_seals(&memfd).map_err(|_| AttachError::NotSealed)?;
+impl Mapping {
+    /// Verifies and maps what somebody else made; it may be tried again.
+    pub(crate) fn new(memfd: BorrowedFd<'_>) -> Result<Self, AttachError> {
+        let seals = fcntl_get_seals(memfd).map_err(|_| AttachError::NotSealed)?;
         if !seals.contains(SEALS) {
             return Err(AttachError::NotSealed);
         }
-        let stat = fstat(&memfd).map_err(AttachError::os)?;
+        let stat = fstat(memfd).map_err(AttachError::os)?;
         let len = u64::try_from(stat.st_size).unwrap_or(0);
         if !LEGAL_LENS.contains(&len) {
             return Err(AttachError::Size { found: len, expected: None });
         }
-        let capacity = Self::verify(&memfd, len)?;
-        let segment = Self::map(memfd, capacity).map_err(AttachError::os)?;
+        let capacity = Self::verify(memfd, len)?;
+        let mapping = Self::map(memfd, capacity).map_err(AttachError::os)?;
         // Known already, so it need not be asked for.
-        let _ = segment.id.set(SegmentId::of(&stat));
-        Ok(segment)
+        let _ = mapping.id.set(SegmentId::of(&stat));
+        Ok(mapping)
+    }
+
+    /// The segment, with the descriptor that was mapped.
+    pub(crate) fn held_by(self, memfd: OwnedFd) -> Segment {
+        let Self { map, capacity, id } = self;
+        Segment { map, memfd, capacity, id }
     }
 
     /// Reads the identity once, from the file, and checks the copy.
-    fn verify(memfd: &OwnedFd, len: u64) -> Result<[u64; 2], AttachError> {
+    fn verify(memfd: BorrowedFd<'_>, len: u64) -> Result<[u64; 2], AttachError> {
         let mut identity: Identity = bytemuck::Zeroable::zeroed();
         let read = rustix::io::pread(memfd, bytemuck::bytes_of_mut(&mut identity), 0)
             .map_err(AttachError::os)?;
@@ -105,13 +105,34 @@ impl Segment {
         Ok(identity.capacity)
     }
 
-    fn map(memfd: OwnedFd, capacity: [u64; 2]) -> Result<Self, Errno> {
+    fn map(memfd: BorrowedFd<'_>, capacity: [u64; 2]) -> Result<Self, Errno> {
         let len = usize::try_from(Identity::segment_len(capacity)).map_err(|_| Errno::OVERFLOW)?;
         let map = MmapOptions::new()
             .len(len)
             .map_raw(&memfd)
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
-        Ok(Self { map, memfd, capacity, id: OnceLock::new() })
+        Ok(Self { map, capacity, id: OnceLock::new() })
+    }
+}
+
+impl Segment {
+    /// Makes, seals and maps a fresh segment. The capacities are legal.
+    pub(crate) fn create(capacity: [u64; 2]) -> Result<Self, Errno> {
+        let memfd = make_memfd()?;
+        ftruncate(&memfd, Identity::segment_len(capacity))?;
+        fcntl_add_seals(&memfd, SEALS)?;
+        let segment = Mapping::map(memfd.as_fd(), capacity)?.held_by(memfd);
+        let words = Identity::new(capacity).to_words();
+        for (place, word) in segment.header().identity.iter().zip(words) {
+            // Relaxed: the descriptor is handed over later, and the kernel orders that.
+            place.store(word, Ordering::Relaxed);
+        }
+        Ok(segment)
+    }
+
+    /// Maps a segment that somebody else made, after it was found to be one.
+    pub(crate) fn attach(memfd: OwnedFd) -> Result<Self, AttachError> {
+        Ok(Mapping::new(memfd.as_fd())?.held_by(memfd))
     }
 
     pub(crate) fn header(&self) -> &Header {

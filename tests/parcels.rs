@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use ends::{expect_end, expect_report};
-use rustix::process::{Uid, geteuid, getpid};
+use rustix::process::{Resource, Rlimit, Uid, geteuid, getpid, getrlimit, setrlimit};
 use rustix::thread::set_thread_uid;
 use rustix::time::{ClockId, clock_gettime};
 use support::{
@@ -18,8 +18,8 @@ use support::{
     raise_descriptor_limit, wait_until,
 };
 use zeroport::{
-    CloseReason, Message, MessageChannel, MessagePort, PeerState, PostError, RecvError, TakeError,
-    TransferError, WaitStrategy,
+    ChannelOptions, CloseReason, Message, MessageChannel, MessagePort, PeerState, PostError,
+    RecvError, TakeError, TransferError, WaitStrategy,
 };
 
 /// Leaves this process exactly so many more descriptors, until it is dropped.
@@ -55,6 +55,13 @@ fn expect_no_descriptor<T: std::fmt::Debug>(taken: Result<T, TakeError>) {
         Err(TakeError::Os(error)) => assert_eq!(error.raw_os_error(), Some(libc::EMFILE)),
         other => panic!("{other:?} instead of EMFILE"),
     }
+}
+
+/// Address space that this process uses.
+fn mapped_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split_whitespace().next().unwrap().parse().unwrap();
+    pages * 4096 // as x86-64 has them
 }
 
 /// A carrier of which the reader has the lane already, or finds it on the line.
@@ -113,6 +120,30 @@ alone!(ports_wait_for_descriptors, || {
         }
     }
     assert_eq!((count_descriptors(), count_segment_mappings()), before);
+});
+
+alone!(ports_wait_for_memory, || {
+    const RING: u64 = 64 << 20;
+    let MessageChannel { port1, port2 } = carrier(false);
+    let ends = (0..3).map(|_| ChannelOptions::new().capacity(RING).open().unwrap());
+    let (near, far): (Vec<_>, Vec<_>) = ends.map(|ends| (ends.port1, ends.port2)).unzip();
+    port1.post_bytes_with(b"three", far).unwrap();
+    let message = port2.recv().unwrap();
+    let limit = getrlimit(Resource::As);
+    // Enough for one of them, not for two.
+    let tight = Some(mapped_bytes() + 3 * RING);
+    setrlimit(Resource::As, Rlimit { current: tight, ..limit }).unwrap();
+    assert!(matches!(message.take_all_ports(), Err(TakeError::Os(_))));
+    assert!(matches!(message.take_ports::<3>(), Err(TakeError::Os(_))));
+    assert_eq!(message.port_count(), 3);
+    let first = message.take_port().unwrap().unwrap();
+    assert!(matches!(message.take_port(), Err(TakeError::Os(_))));
+    setrlimit(Resource::As, limit).unwrap();
+    let rest = message.take_all_ports().unwrap();
+    for (near, far) in near.iter().zip([first].iter().chain(&rest)) {
+        near.post_bytes(b"here").unwrap();
+        assert_eq!(far.recv().unwrap().bytes(), b"here");
+    }
 });
 
 alone!(a_message_that_is_dropped_without_descriptors_drops_its_ports_only, || {

@@ -58,10 +58,16 @@ impl Message<'_> {
             Ok(Some(arrival)) => adopt(arrival, endpoint.trust())
                 .map(Some)
                 .map_err(|source| TakeError::Attach { index, source }),
-            Err(NotHere::Refused(errno)) => Err(TakeError::Os(errno.into())),
-            Err(NotHere::Broken) => {
-                receiver.hold().violated();
-                Err(TakeError::Violated)
+            Err(error) => Err(self.not_here(error)),
+        }
+    }
+
+    fn not_here(&self, error: NotHere) -> TakeError {
+        match error {
+            NotHere::Refused(errno) => TakeError::Os(errno.into()),
+            NotHere::Broken => {
+                self.receiver().hold().violated();
+                TakeError::Violated
             }
         }
     }
@@ -110,6 +116,10 @@ impl Message<'_> {
     /// As [`take_port`](Self::take_port). Ports that were taken before a [`TakeError::Attach`] are
     /// closed.
     pub fn take_all_ports(&self) -> Result<Vec<MessagePort>, TakeError> {
+        if let Some(parcel) = self.ports() {
+            // All of them before the first is adopted: who runs out of memory has taken none.
+            self.receiver().map_ports(parcel).map_err(|error| self.not_here(error))?;
+        }
         let mut ports = Vec::with_capacity(self.port_count());
         while let Some(port) = self.take_port()? {
             ports.push(port);
@@ -120,10 +130,13 @@ impl Message<'_> {
 
 /// Makes a port of what arrived on a carrier: the one who comes first is its holder.
 pub(super) fn adopt(arrival: Arrival, carrier: Trust) -> Result<MessagePort, AttachError> {
-    let Arrival { ticket, segment, line, incoming, outgoing } = arrival;
+    let Arrival { ticket, segment, mapping, line, incoming, outgoing } = arrival;
     let standing = ticket.standing().ok_or(AttachError::NotAPort)?;
-    let segment = Segment::attach(segment.into_owned().ok_or(AttachError::Detached)?)?;
-    let segment = Arc::new(segment);
+    let memfd = segment.into_owned().ok_or(AttachError::Detached)?;
+    let segment = Arc::new(match mapping {
+        Some(mapping) => mapping.held_by(memfd),
+        None => Segment::attach(memfd)?,
+    });
     reach(Step::Mapped);
     let word = &standing.side.of(&segment.header().sides).epoch;
     let epoch = epoch::adopt(word, standing.epoch).ok_or(AttachError::Detached)?;

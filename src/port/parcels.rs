@@ -9,6 +9,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::lane::{Arrival, Incoming, NotHere};
 use crate::steps::{Step, reach};
 
@@ -111,11 +113,22 @@ impl Parcels {
         Ok(())
     }
 
-    /// The next port of a parcel that was taken off the lane.
-    pub(super) fn take(&self, parcel: &Parcel) -> Option<Arrival> {
-        let arrival = self.here.borrow_mut().get_mut(&parcel.number)?.pop_front()?;
-        parcel.taken.set(parcel.taken.get() + 1);
-        Some(arrival)
+    /// The next port of a parcel that was taken off the lane. It stays where it is if there is no memory
+    /// for it.
+    pub(super) fn take(&self, parcel: &Parcel) -> Result<Option<Arrival>, Errno> {
+        let mut here = self.here.borrow_mut();
+        let Some(arrivals) = here.get_mut(&parcel.number) else { return Ok(None) };
+        if let Some(next) = arrivals.front_mut() {
+            next.map()?;
+            parcel.taken.set(parcel.taken.get() + 1);
+        }
+        Ok(arrivals.pop_front())
+    }
+
+    /// Finds memory for all ports of a parcel that was taken off the lane.
+    pub(super) fn map(&self, parcel: &Parcel) -> Result<(), Errno> {
+        let mut here = self.here.borrow_mut();
+        here.get_mut(&parcel.number).into_iter().flatten().try_for_each(Arrival::map)
     }
 
     /// Lets a parcel go with its message: ports that were not taken are dropped, on the lane too.

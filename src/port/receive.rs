@@ -231,12 +231,31 @@ impl Receiver {
         if parcel.left() == 0 {
             return Ok(None);
         }
+        self.fetch(parcel)?;
+        self.parcels.take(parcel).map_err(NotHere::Refused)
+    }
+
+    /// Finds memory for all ports of a message.
+    pub(super) fn map_ports(&self, parcel: &Parcel) -> Result<(), NotHere> {
+        if parcel.left() == 0 || !self.is_original() {
+            return Ok(());
+        }
+        self.fetch(parcel)?;
+        self.parcels.map(parcel).map_err(NotHere::Refused)
+    }
+
+    fn is_original(&self) -> bool {
+        self.hold.endpoint.is_original()
+    }
+
+    /// Takes the ports of a message off the lane, unless that was done.
+    fn fetch(&self, parcel: &Parcel) -> Result<(), NotHere> {
         if self.parcels.is_on_lane(parcel) {
             let fetched = self.parcels.fetch(parcel, &*self.lane()?);
             self.notify_of_lane();
             fetched?;
         }
-        Ok(self.parcels.take(parcel))
+        Ok(())
     }
 
     /// A poster may wait for room on the lane, as for room in the ring.

@@ -119,7 +119,7 @@ impl Sender {
         patience: Patience,
     ) -> Result<Held<'_>, PostError> {
         let lane = self.make_lane(len, patience)?;
-        match (self.try_dispatch(list, &lane)?, patience) {
+        match (self.try_dispatch(list, &lane, len, patience)?, patience) {
             (Some(tenure), _) => Ok(tenure),
             (None, Patience::Until(deadline)) => self.dispatch_until(list, &lane, len, deadline),
             (None, Patience::None) => Err(PostError::Full { len: len.into() }),
@@ -136,10 +136,10 @@ impl Sender {
     ) -> Result<Held<'_>, PostError> {
         // What was staged must be visible, or the reader would never make room.
         self.flush();
-        let word = &self.hold().endpoint.own().room_wake;
+        let (word, patience) = (&self.hold().endpoint.own().room_wake, Patience::Until(deadline));
         let found = self.hold().wait(word, deadline, |how| match how {
             Look::Quick => None,
-            Look::Thorough => self.try_dispatch(list, lane).transpose(),
+            Look::Thorough => self.try_dispatch(list, lane, len, patience).transpose(),
         });
         found.unwrap_or_else(|| self.check().and(Err(PostError::Full { len: len.into() })))
     }
@@ -149,6 +149,8 @@ impl Sender {
         &self,
         list: &mut TransferList,
         lane: &Outgoing,
+        len: u32,
+        patience: Patience,
     ) -> Result<Option<Held<'_>>, PostError> {
         let tenure = self.hold().endpoint.tenure();
         let is_open = self.hold().endpoint.end().is_none();
@@ -158,7 +160,7 @@ impl Sender {
             Err(refused) => {
                 // First of all: who finds the protocol broken closes this port.
                 drop(tenure);
-                Err(self.refusal(refused))
+                Err(self.refusal(refused, len, patience))
             }
         }
     }
@@ -195,7 +197,7 @@ impl Sender {
             match line.send_lane(theirs.as_fd().map_err(PostError::Os)?) {
                 Ok(()) => return Ok(self.set_lane(Outgoing::new(ours))),
                 Err(Errno::AGAIN) => self.wait_for_line(&line, len, patience)?,
-                Err(refused) => return Err(self.refusal(refused)),
+                Err(refused) => return Err(self.refusal(refused, len, patience)),
             }
         }
     }
@@ -216,16 +218,24 @@ impl Sender {
         }
     }
 
-    /// Why the kernel has refused a packet, for other reasons than want of room.
-    fn refusal(&self, refused: Errno) -> PostError {
+    /// Why the kernel has refused a packet, for other reasons than want of room. (Where that takes a
+    /// moment to show, and the caller has none, there is no room now.)
+    fn refusal(&self, refused: Errno, len: u32, patience: Patience) -> PostError {
         let is_gone = matches!(refused, Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN);
+        let hangs_up = |line: Arc<Line>| match patience {
+            Patience::None => line.is_hung_up(),
+            Patience::Until(_) => line.hangs_up_soon(),
+        };
         let closed = self.check().err().or_else(|| {
-            if is_gone && self.hold().line().is_none_or(|line| line.hangs_up_soon()) {
+            if is_gone && self.hold().line().is_none_or(hangs_up) {
                 self.hold().endpoint.note_hang_up();
             }
             self.check().err()
         });
-        closed.unwrap_or_else(|| PostError::Os(refused.into()))
+        closed.unwrap_or(match patience {
+            Patience::None if is_gone => PostError::Full { len: len.into() },
+            _ => PostError::Os(refused.into()),
+        })
     }
 }
 
