@@ -34,6 +34,9 @@ impl Closer {
     /// Closes the port: whatever was not received is dropped, whoever waits on it gets
     /// [`Closed`](crate::CloseReason::Closed), and so does the other end after what was posted.
     ///
+    /// Ports in messages that were not received are let go, and [`Lost`](crate::CloseReason::Lost), when
+    /// the port's handle (each half, if it was split) is next used to receive or post, or is dropped.
+    ///
     /// A post that another thread makes at the same moment is either delivered whole or reports that
     /// the port is closed. Closing twice does nothing; nor does closing what is closed, gone, or given
     /// away in a message.
