@@ -210,7 +210,8 @@ pub enum Untransferable {
     /// It is not this process's: a copy in a forked process, or somebody else has adopted it.
     #[error("it belongs to somebody else")]
     Detached,
-    /// It is of a trusted channel, and the carrier leads to somebody who is not trusted.
+    /// It is of a trusted channel, and the carrier leads to somebody who is not trusted. That it is
+    /// untrusted at this end does not help: its other end may trust it.
     #[error("its channel is trusted and the carrier is not: make the channel untrusted")]
     Trusted,
 }

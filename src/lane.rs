@@ -121,7 +121,9 @@ fn send_in_parts(
         let (now, later) = tickets.split_at(fitting.count());
         let count = now.iter().map(Ticket::fds).sum();
         let (fds_now, fds_later) = fds.split_at_checked(count).ok_or(Errno::INVAL)?;
-        packet::send(socket, bytemuck::cast_slice(now), fds_now)?;
+        // The pair is fresh: what has no room in it now never will have.
+        packet::send(socket, bytemuck::cast_slice(now), fds_now)
+            .map_err(|error| if error == Errno::AGAIN { Errno::NOBUFS } else { error })?;
         reach(Step::Packed);
         (tickets, fds) = (later, fds_later);
     }
@@ -154,6 +156,11 @@ struct Opened {
 impl Incoming {
     pub(crate) fn new(fd: ForkSafeFd) -> Self {
         Self { fd, opened: Mutex::default() }
+    }
+
+    /// The end of the lane alone.
+    pub(crate) fn into_end(self) -> ForkSafeFd {
+        self.fd
     }
 
     pub(crate) fn as_fd(&self) -> io::Result<BorrowedFd<'_>> {

@@ -99,6 +99,11 @@ impl Line {
         self.found().take()
     }
 
+    /// Keeps a lane as long as the line lasts.
+    pub(crate) fn keep_lane(&self, end: ForkSafeFd) {
+        self.found().get_or_insert(end);
+    }
+
     fn found(&self) -> MutexGuard<'_, Option<ForkSafeFd>> {
         self.lane.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -25,6 +25,8 @@ const KIND_ENVELOPE: u32 = 2;
 const FLAG_INCOMING: u8 = 1;
 const FLAG_OUTGOING: u8 = 2;
 const FLAG_UNTRUSTED: u8 = 4;
+const FLAG_TRUSTED_CHANNEL: u8 = 8;
+const FLAGS: u8 = FLAG_INCOMING | FLAG_OUTGOING | FLAG_UNTRUSTED | FLAG_TRUSTED_CHANNEL;
 
 /// No position of an honest port comes near: 146 years at a gigabyte a second.
 const MAX_POSITION: u64 = 1 << 62;
@@ -66,6 +68,15 @@ impl Standing {
     }
 }
 
+/// What a ticket says of trust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TicketTrust {
+    /// The port was untrusted where it comes from.
+    pub(crate) is_untrusted: bool,
+    /// Its other end may trust it, whatever it does itself: it must not get to strangers.
+    pub(crate) is_of_trusted_channel: bool,
+}
+
 /// What a ticket was found to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -77,7 +88,7 @@ impl Ticket {
     pub(crate) const ENVELOPE: Self =
         Self { kind: KIND_ENVELOPE, side: 0, flags: 0, reserved: 0, epoch: 0, next: 0, read: 0 };
 
-    pub(crate) fn new(standing: Standing, lanes: [bool; 2], untrusted: bool) -> Self {
+    pub(crate) fn new(standing: Standing, lanes: [bool; 2], trust: TicketTrust) -> Self {
         let [incoming, outgoing] = lanes;
         let flag = |is_set, flag| if is_set { flag } else { 0 };
         Self {
@@ -85,7 +96,8 @@ impl Ticket {
             side: standing.side.to_wire() as u8,
             flags: flag(incoming, FLAG_INCOMING)
                 | flag(outgoing, FLAG_OUTGOING)
-                | flag(untrusted, FLAG_UNTRUSTED),
+                | flag(trust.is_untrusted, FLAG_UNTRUSTED)
+                | flag(trust.is_of_trusted_channel, FLAG_TRUSTED_CHANNEL),
             reserved: 0,
             epoch: standing.epoch.to_wire(),
             next: standing.next,
@@ -95,9 +107,8 @@ impl Ticket {
 
     /// What it says it is; `None` is nothing that we know.
     pub(crate) fn kind(&self) -> Option<Kind> {
-        let known = FLAG_INCOMING | FLAG_OUTGOING | FLAG_UNTRUSTED;
         match self.kind {
-            KIND_PORT if self.flags & !known == 0 && self.reserved == 0 => Some(Kind::Port),
+            KIND_PORT if self.flags & !FLAGS == 0 && self.reserved == 0 => Some(Kind::Port),
             KIND_ENVELOPE => Some(Kind::Envelope),
             _ => None,
         }
@@ -113,9 +124,11 @@ impl Ticket {
         2 + self.lanes().into_iter().filter(|lane| *lane).count()
     }
 
-    /// Whether it was untrusted where it came from.
-    pub(crate) fn is_untrusted(&self) -> bool {
-        self.flags & FLAG_UNTRUSTED != 0
+    pub(crate) fn trust(&self) -> TicketTrust {
+        TicketTrust {
+            is_untrusted: self.flags & FLAG_UNTRUSTED != 0,
+            is_of_trusted_channel: self.flags & FLAG_TRUSTED_CHANNEL != 0,
+        }
     }
 
     /// Where the port stands, if that is possible at all.

@@ -627,3 +627,27 @@ fn a_wait_strategy_stays_behind() {
         assert!(theirs.sleeps() > 0);
     });
 }
+
+// A port whose receiving half was dropped is open still: ports are posted to it as other messages are, and
+// end with it.
+conversation!(
+    ports_posted_to_half_a_port,
+    |port: MessagePort| {
+        let MessageChannel { port1: control, port2 } = MessageChannel::new().unwrap();
+        port.post_bytes_with(b"before", port2).unwrap();
+        assert_eq!(port.recv().unwrap().bytes(), b"half of me is gone");
+        let MessageChannel { port1: after, port2 } = MessageChannel::new().unwrap();
+        port.post_bytes_with(b"after", port2).unwrap();
+        assert_eq!(after.peer_state(), PeerState::Open);
+        control.post_bytes(b"now go").unwrap();
+        assert_eq!(port.recv().unwrap_err(), RecvError::Closed(CloseReason::Closed));
+        assert_eq!(after.recv().unwrap_err(), RecvError::Closed(CloseReason::Lost));
+    },
+    |port: MessagePort| {
+        let control = take_port(&port);
+        let (sender, receiver) = port.split();
+        drop(receiver);
+        sender.post_bytes(b"half of me is gone").unwrap();
+        assert_eq!(control.recv().unwrap().bytes(), b"now go");
+    },
+);

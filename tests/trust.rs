@@ -37,13 +37,13 @@ const HOPS: [Hop; 6] = [
     Hop::OwnDescriptors,
 ];
 
-/// The rule. `None`: refused.
-fn expected(trust: Trust, hop: Hop) -> Option<Trust> {
-    match (trust, hop) {
-        (Trusted, Hop::Carrier(Untrusted, _)) => None,
-        (Untrusted, _) | (_, Hop::Carrier(_, Untrusted) | Hop::Descriptors) => Some(Untrusted),
-        (Trusted, Hop::Carrier(Trusted, Trusted) | Hop::OwnDescriptors) => Some(Trusted),
-        _ => panic!("there are two kinds of trust"),
+/// The rule, for a port that has this trust by now. `None`: refused.
+fn expected(channel: Trust, trust: Trust, hop: Hop) -> Option<Trust> {
+    match (channel, hop) {
+        // Whatever the port is by now: its other end is as it was, and trusts it.
+        (Trusted, Hop::Carrier(Untrusted, _) | Hop::Descriptors) => None,
+        (_, Hop::Carrier(_, Untrusted) | Hop::Descriptors) => Some(Untrusted),
+        (_, Hop::Carrier(..) | Hop::OwnDescriptors) => Some(trust),
     }
 }
 
@@ -72,6 +72,18 @@ fn post(carrier: &MessagePort, port: MessagePort, way: usize) -> Result<(), Tran
     }
 }
 
+/// The port that was refused because its channel is trusted.
+fn as_trusted(refused: TransferError) -> MessagePort {
+    let TransferError { list, source, .. } = refused;
+    let reason = Untransferable::Trusted;
+    assert!(
+        matches!(source, PostError::Untransferable { index: 0, reason: found } if found == reason),
+        "{source:?}"
+    );
+    let [port] = <[MessagePort; 1]>::try_from(list.into_ports()).unwrap();
+    port
+}
+
 /// Takes one step. `Err`: it was refused, and this is the port again.
 #[allow(clippy::result_large_err)] // handing back what was handed in
 fn go(
@@ -86,25 +98,20 @@ fn go(
                 (channel.port1.trust(), channel.port2.trust()) == (sender, receiver)
             };
             let carrier = carriers.iter().find(on_the_way).unwrap();
-            if let Err(TransferError { list, source, .. }) = post(&carrier.port1, port, way) {
-                let reason = Untransferable::Trusted;
-                assert!(
-                    matches!(source, PostError::Untransferable { index: 0, reason: found } if found == reason),
-                    "{source:?}"
-                );
+            if let Err(refused) = post(&carrier.port1, port, way) {
                 assert!(carrier.port2.try_recv().is_err(), "nothing was posted");
-                let [port] = <[MessagePort; 1]>::try_from(list.into_ports()).unwrap();
-                return Err(port);
+                return Err(as_trusted(refused));
             }
             let [port] = carrier.port2.recv().unwrap().take_ports().unwrap();
             Ok(port)
         }
         Hop::Descriptors => {
-            let parts = port.into_descriptors().unwrap();
+            let parts = port.into_descriptors().map_err(as_trusted)?;
             Ok(MessagePort::from_descriptors(&parts.ticket, parts.descriptors).unwrap())
         }
         Hop::OwnDescriptors => {
-            let parts = port.into_descriptors().unwrap();
+            // SAFETY: nobody but this test gets them.
+            let parts = unsafe { port.into_descriptors_trusted() }.unwrap();
             // SAFETY: nobody but this test has had them.
             let port =
                 unsafe { MessagePort::from_descriptors_trusted(&parts.ticket, parts.descriptors) };
@@ -141,8 +148,8 @@ fn on_every_way_of_three_hops() {
                 ChannelOptions::new().trust(channel).open().unwrap();
             let mut trust = channel;
             for (at, hop) in way.iter().enumerate() {
-                let (went, expected) =
-                    (go(port, *hop, &carriers, number + at), expected(trust, *hop));
+                let expected = expected(channel, trust, *hop);
+                let went = go(port, *hop, &carriers, number + at);
                 let was_refused = went.is_err();
                 assert_eq!(was_refused, expected.is_none(), "{way:?} at {at}");
                 trust = expected.unwrap_or(trust);
@@ -195,7 +202,8 @@ alone!(no_word_of_the_segment_or_the_sender_decides, || {
         [Trusted, Untrusted].map(|trust| {
             let MessageChannel { port1: _other, port2 } =
                 ChannelOptions::new().trust(trust).open().unwrap();
-            let mut parts = port2.into_descriptors().unwrap();
+            // SAFETY: nobody but this test gets them, and it changes no message.
+            let mut parts = unsafe { port2.into_descriptors_trusted() }.unwrap();
             change(&mut parts.ticket);
             let segment = File::from(parts.descriptors[0].try_clone().unwrap());
             for byte in [0x00, 0xff, 0x04] {
@@ -266,6 +274,34 @@ fn an_untrusted_child_gets_and_gives_untrusted_ports_only() {
     support::with_process(test, Setup::new().untrusted(), host, trusting_child);
 }
 
+// Who stands between two that must not meet cannot introduce them: a child trusts its parent, and gives
+// it one end of a channel that it trusts. The parent, who does not trust the child, cannot pass that on
+// to a stranger, nor the port to the child itself; to its own it can.
+#[test]
+fn a_trusted_channel_does_not_get_to_strangers_through_a_third() {
+    let test = "a_trusted_channel_does_not_get_to_strangers_through_a_third";
+    let host = |port: MessagePort| {
+        let [demoted] = port.recv().unwrap().take_ports().unwrap();
+        assert_eq!(demoted.trust(), Untrusted);
+        let own = MessageChannel::new().unwrap();
+        own.port1.post_bytes_with(b"", transfer![demoted]).unwrap();
+        let [demoted] = own.port2.recv().unwrap().take_ports().unwrap();
+        let stranger = MessageChannel::untrusted().unwrap();
+        let demoted = as_trusted(stranger.port1.post_bytes_with(b"", demoted).unwrap_err());
+        let demoted = as_trusted(demoted.into_descriptors().unwrap_err());
+        demoted.post_bytes(b"as it was").unwrap();
+        let port = as_trusted(stranger.port1.post_bytes_with(b"", port).unwrap_err());
+        port.post_bytes(b"as it was").unwrap();
+    };
+    let child = |port: MessagePort| {
+        let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+        port.post_bytes_with(b"", port2).unwrap();
+        assert_eq!(port1.recv().unwrap().bytes(), b"as it was");
+        assert_eq!(port.recv().unwrap().bytes(), b"as it was");
+    };
+    support::with_process(test, Setup::new().untrusted(), host, child);
+}
+
 // Strangers meet untrusted, on both sides.
 #[test]
 fn strangers_get_and_give_untrusted_ports_only() {
@@ -292,7 +328,8 @@ fn strangers_get_and_give_untrusted_ports_only() {
 fn arrived(channel: Trust, hop: Hop) -> (MessagePort, MessagePort, File) {
     let MessageChannel { port1: other, port2 } =
         ChannelOptions::new().trust(channel).open().unwrap();
-    let parts = port2.into_descriptors().unwrap();
+    // SAFETY: nobody but this test gets them, and it writes only where an untrusted port reads.
+    let parts = unsafe { port2.into_descriptors_trusted() }.unwrap();
     let segment = File::from(parts.descriptors[0].try_clone().unwrap());
     // SAFETY: nobody but this test has had them, and it writes only where an untrusted port reads.
     let port =

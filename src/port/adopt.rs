@@ -10,7 +10,7 @@ use crate::segment::Segment;
 use crate::steps::{Step, reach};
 use crate::ticket::Standing;
 
-use super::parts::{Lanes, PortParts};
+use super::parts::{Lanes, PortParts, Trusts};
 use super::{Message, MessagePort, Trust, WaitStrategy};
 
 impl Message<'_> {
@@ -143,10 +143,15 @@ pub(super) fn adopt(arrival: Arrival, carrier: Trust) -> Result<MessagePort, Att
     reach(Step::Adopted);
     // Not before: what is refused may be a copy of somebody else's line, which must not be hung up.
     let line = Line::hold(line);
-    let trust = if ticket.is_untrusted() { Trust::Untrusted } else { carrier };
+    let said = ticket.trust();
+    let trust = |is_trusted| if is_trusted { Trust::Trusted } else { Trust::Untrusted };
+    let trusts = Trusts {
+        port: trust(carrier == Trust::Trusted && !said.is_untrusted),
+        channel: trust(said.is_of_trusted_channel),
+    };
     let incoming = incoming.map(Incoming::new);
     let outgoing = outgoing.map(Outgoing::new);
     let parts = PortParts { segment, line, lanes: Lanes { incoming, outgoing } };
     let strategy = WaitStrategy::default();
-    Ok(MessagePort::assemble(Standing { epoch, ..standing }, parts, trust, strategy))
+    Ok(MessagePort::assemble(Standing { epoch, ..standing }, parts, trusts, strategy))
 }

@@ -75,6 +75,8 @@ impl MessageChannel {
 pub struct ChannelOptions {
     capacity: [u64; 2],
     trust: Option<Trust>,
+    /// Whether the other end trusts ours, if that is another matter.
+    channel: Option<Trust>,
     strategy: WaitStrategy,
 }
 
@@ -94,7 +96,12 @@ impl ChannelOptions {
     /// The defaults: 64 KiB for each direction, adaptive waiting, and trust by where the other side
     /// comes from (see [`trust`](Self::trust)).
     pub const fn new() -> Self {
-        Self { capacity: [DEFAULT_CAPACITY; 2], trust: None, strategy: WaitStrategy::Adaptive }
+        Self {
+            capacity: [DEFAULT_CAPACITY; 2],
+            trust: None,
+            channel: None,
+            strategy: WaitStrategy::Adaptive,
+        }
     }
 
     /// Bytes of the ring in each direction: a power of two from 4 KiB to 1 GiB, checked when the
@@ -187,6 +194,15 @@ impl ChannelOptions {
     /// For channels between strangers: untrusted, unless somebody has said otherwise.
     pub(crate) fn for_strangers(self) -> Self {
         Self { trust: self.trust.or(Some(Trust::Untrusted)), ..self }
+    }
+
+    /// For the channel to a child, who trusts us whatever we think of it.
+    pub(crate) fn for_child(self) -> Self {
+        Self { channel: Some(Trust::Trusted), ..self }
+    }
+
+    pub(super) fn trust_of_channel(self) -> Trust {
+        self.channel.unwrap_or(self.trust_of_ports())
     }
 
     pub(super) fn trust_of_ports(self) -> Trust {

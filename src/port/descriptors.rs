@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! * **D1** A trusted port reads payloads in memory that others map: nobody may write there what was
-//!   published. Who adopts foreign descriptors as trusted promises that for all who have them.
+//!   published. Who takes the descriptors of a trusted channel, or adopts some as trusted, promises that
+//!   for all who ever have them.
 #![allow(unsafe_code)]
 
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -40,14 +41,15 @@ impl MessagePort {
     /// [`CommandExt`](std::os::unix::process::CommandExt), or however you do, and the ticket with them;
     /// the next holder adopts them with [`from_descriptors`](Self::from_descriptors), once.
     ///
-    /// Nobody here knows to whom they go. Whoever gets those of a trusted channel can change messages
-    /// that its other end has validated: for strangers there is
-    /// [`MessageChannel::untrusted`](crate::MessageChannel::untrusted).
+    /// Nobody here knows to whom they go, so the channel must be an
+    /// [untrusted](crate::MessageChannel::untrusted) one: whoever has the descriptors of a trusted channel
+    /// can change messages that its other end has validated. See
+    /// [`into_descriptors_trusted`](Self::into_descriptors_trusted).
     ///
     /// ```
     /// use zeroport::{AttachError, MessageChannel, MessagePort, Trust};
     ///
-    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// let MessageChannel { port1, port2 } = MessageChannel::untrusted()?;
     /// port1.post_bytes(b"waits in port2")?;
     /// let parts = port2.into_descriptors()?;
     /// let copies: Vec<_> =
@@ -65,18 +67,36 @@ impl MessagePort {
     /// # Errors
     ///
     /// [`TransferError`] with the port in its list, and as its source
-    /// [`PostError::Untransferable`] if it is closed or not ours, or [`PostError::Os`] if the process
-    /// has no descriptors left.
+    /// [`PostError::Untransferable`] if it is closed, not ours, or of a trusted channel, or
+    /// [`PostError::Os`] if the process has no descriptors left.
     pub fn into_descriptors(self) -> Result<PortDescriptors, TransferError> {
-        match self.export() {
+        self.export_over(Trust::Untrusted)
+    }
+
+    /// As [`into_descriptors`](Self::into_descriptors), for any channel.
+    ///
+    /// # Errors
+    ///
+    /// As [`into_descriptors`](Self::into_descriptors), also for trusted channels.
+    ///
+    /// # Safety
+    ///
+    /// If the channel is trusted, every process that ever gets these descriptors keeps to the protocol:
+    /// it never writes to a message once that was published. (Programs that only adopt them with this
+    /// crate do.) Else references to payloads, at the other end, would refer to memory that changes.
+    pub unsafe fn into_descriptors_trusted(self) -> Result<PortDescriptors, TransferError> {
+        self.export_over(Trust::Trusted)
+    }
+
+    fn export_over(self, carrier: Trust) -> Result<PortDescriptors, TransferError> {
+        match self.export(carrier) {
             Ok(parts) => Ok(parts),
             Err(source) => Err(TransferError::new(self.into(), source)),
         }
     }
 
-    fn export(&self) -> Result<PortDescriptors, PostError> {
-        // The carrier is the program's own, and what comes out of it is untrusted all the same.
-        let departing = Departing::new(0, self, Trust::Trusted)?;
+    fn export(&self, carrier: Trust) -> Result<PortDescriptors, PostError> {
+        let departing = Departing::new(0, self, carrier)?;
         let copy = |fd: std::io::Result<BorrowedFd<'_>>| fd?.try_clone_to_owned();
         let descriptors: Result<_, _> = departing.fds().map(copy).collect();
         let descriptors = descriptors.map_err(PostError::Os)?;
@@ -107,7 +127,8 @@ impl MessagePort {
     /// use zeroport::{MessageChannel, MessagePort, Trust};
     ///
     /// let MessageChannel { port1: _port1, port2 } = MessageChannel::new()?;
-    /// let parts = port2.into_descriptors()?;
+    /// // SAFETY: nobody but this program gets them.
+    /// let parts = unsafe { port2.into_descriptors_trusted() }?;
     /// // SAFETY: nobody but this program has had them.
     /// let port2 =
     ///     unsafe { MessagePort::from_descriptors_trusted(&parts.ticket, parts.descriptors) }?;

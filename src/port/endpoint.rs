@@ -18,6 +18,7 @@ use crate::segment::Segment;
 use crate::tenure::{Held, Tenure};
 
 use super::Trust;
+use super::parts::Trusts;
 
 /// How long a store may stay unseen where no barrier can be had.
 pub(super) const UNFENCED_DELAY: Duration = Duration::from_millis(1);
@@ -28,7 +29,7 @@ pub(super) struct Endpoint {
     segment: Arc<Segment>,
     side: Side,
     mark: Mark,
-    trust: Trust,
+    trusts: Trusts,
     ends: Ends,
     asleep: Asleep,
     /// The bells between the halves once they were split (`None`: the process had no descriptors for
@@ -45,14 +46,14 @@ impl Endpoint {
         side: Side,
         epoch: Epoch,
         mark: Mark,
-        trust: Trust,
+        trusts: Trusts,
         line: &Arc<Line>,
     ) -> Self {
         Self {
             segment,
             side,
             mark,
-            trust,
+            trusts,
             ends: Ends::new(),
             asleep: Asleep::default(),
             kicks: OnceLock::new(),
@@ -75,7 +76,12 @@ impl Endpoint {
     }
 
     pub(super) fn trust(&self) -> Trust {
-        self.trust
+        self.trusts.port
+    }
+
+    /// Whether the other end may trust this one.
+    pub(super) fn channel(&self) -> Trust {
+        self.trusts.channel
     }
 
     /// The words that this side owns.

@@ -52,7 +52,14 @@ pub(super) struct Aside {
     ports: Option<Parcel>,
 }
 
+/// Larger memory is not kept for the next message: whoever has sent one such message would hold it.
+const MAX_SPARE: usize = 64 << 10;
+
 impl Aside {
+    pub(super) fn is_small(&self) -> bool {
+        8 * self.words.capacity() <= MAX_SPARE
+    }
+
     /// Has the words of a payload of `len` bytes filled in.
     pub(super) fn copy(&mut self, len: u32, fill: impl FnOnce(&mut [u64])) {
         self.is_copy = true;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use crate::fork::ForkSafeFd;
 use crate::lane::{Arrival, Incoming, NotHere};
 use crate::steps::{Step, reach};
 
@@ -75,6 +76,11 @@ impl Parcels {
         if self.on_lane.borrow().is_empty() {
             self.lane.take();
         }
+    }
+
+    /// The lane, for who keeps it from now on.
+    pub(super) fn take_lane(&self) -> Option<ForkSafeFd> {
+        Arc::into_inner(self.lane.take()?).map(Incoming::into_end)
     }
 
     /// The parcel of the message that is received now.

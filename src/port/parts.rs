@@ -21,6 +21,15 @@ pub(super) struct PortParts {
     pub(super) lanes: Lanes,
 }
 
+/// How far a port may be trusted, and trusts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trusts {
+    /// Whether it trusts what comes from the other side.
+    pub(super) port: Trust,
+    /// What the channel is. If it is trusted, the other end may trust this one, whatever this one does.
+    pub(super) channel: Trust,
+}
+
 /// The lanes of a port, as far as it has them.
 #[derive(Default)]
 pub(super) struct Lanes {
@@ -38,26 +47,22 @@ impl MessagePort {
         options: ChannelOptions,
     ) -> Self {
         let standing = Standing::fresh(side, epoch);
-        let (trust, strategy) = (options.trust_of_ports(), options.strategy_of_ports());
-        Self::assemble(
-            standing,
-            PortParts { segment, line, lanes: Lanes::default() },
-            trust,
-            strategy,
-        )
+        let parts = PortParts { segment, line, lanes: Lanes::default() };
+        let trusts = Trusts { port: options.trust_of_ports(), channel: options.trust_of_channel() };
+        Self::assemble(standing, parts, trusts, options.strategy_of_ports())
     }
 
     /// A port that stands where a former holder has left it.
     pub(super) fn assemble(
         standing: Standing,
         parts: PortParts,
-        trust: Trust,
+        trusts: Trusts,
         strategy: WaitStrategy,
     ) -> Self {
         let PortParts { segment, line, lanes: Lanes { incoming, outgoing } } = parts;
         let Standing { side, epoch, next, read } = standing;
         let (mark, line) = (line.mark(), Arc::new(line));
-        let endpoint = Arc::new(Endpoint::new(segment, side, epoch, mark, trust, &line));
+        let endpoint = Arc::new(Endpoint::new(segment, side, epoch, mark, trusts, &line));
         Self {
             sender: Sender::new(Arc::clone(&endpoint), Arc::clone(&line), next, outgoing, strategy),
             receiver: Receiver::new(endpoint, line, read, incoming, strategy),

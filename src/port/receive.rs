@@ -356,7 +356,9 @@ impl Receiver {
                 self.let_go();
             }
         }
-        self.spare.replace(Some(aside));
+        if aside.is_small() {
+            self.spare.replace(Some(aside));
+        }
     }
 
     fn stop_draining(&self) {
@@ -397,6 +399,15 @@ impl Receiver {
     fn let_go(&self) {
         self.hold.let_go();
         self.parcels.close();
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        // The other half may live on: what is posted to this port then waits unread, ports too.
+        if let (Some(line), Some(lane)) = (self.hold.line(), self.parcels.take_lane()) {
+            line.keep_lane(lane);
+        }
     }
 }
 

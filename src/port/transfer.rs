@@ -22,7 +22,7 @@ use crate::ring::{Content, Reservation};
 use crate::segment::SegmentId;
 use crate::steps::{Step, reach};
 use crate::tenure::Held;
-use crate::ticket::{Standing, Ticket};
+use crate::ticket::{Standing, Ticket, TicketTrust};
 
 use super::endpoint::Endpoint;
 use super::post::{Patience, Sender};
@@ -268,7 +268,7 @@ impl<'p> Departing<'p> {
         if let Some(reason) = endpoint.own_end() {
             return Err(refused(Untransferable::Closed(reason)));
         }
-        if carrier == Trust::Untrusted && endpoint.trust() == Trust::Trusted {
+        if carrier == Trust::Untrusted && endpoint.channel() == Trust::Trusted {
             return Err(refused(Untransferable::Trusted));
         }
         let line = receiver.hold().line().filter(|_| tenure.is_ours());
@@ -280,7 +280,11 @@ impl<'p> Departing<'p> {
         let standing =
             Standing { side: endpoint.side(), epoch: in_transit, next: sender.position(), read };
         let lanes = [incoming.is_some(), outgoing.is_some()];
-        let ticket = Ticket::new(standing, lanes, endpoint.trust() == Trust::Untrusted);
+        let trust = TicketTrust {
+            is_untrusted: endpoint.trust() == Trust::Untrusted,
+            is_of_trusted_channel: endpoint.channel() == Trust::Trusted,
+        };
+        let ticket = Ticket::new(standing, lanes, trust);
         let in_transit = Some(in_transit);
         Ok(Self { port, tenure, in_transit, ticket, line, incoming, outgoing })
     }
