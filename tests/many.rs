@@ -130,10 +130,6 @@ struct Flat {
 impl Flat {
     fn at(bounce: u64, flat: &mut Option<Self>) {
         let now = Self { holdings: holdings(), resident: resident() };
-        let ((descriptors, mappings, threads), kib) = (now.holdings, now.resident >> 10);
-        println!(
-            "after {bounce} bounces: {descriptors} descriptors, {mappings} mappings, {threads} threads, {kib} KiB"
-        );
         if bounce == WARM_UP {
             *flat = Some(now);
         } else if let Some(before) = flat {
