@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::error::AttachError;
 use crate::fork::ForkSafeFd;
-use crate::packet::{self, Ahead, MAX_FDS};
+use crate::packet::{self, Ahead, MAX_FDS, errno};
 use crate::segment::Mapping;
 use crate::steps::{Step, reach};
 use crate::ticket::{Kind, TICKET_LEN, Ticket};
@@ -48,9 +48,7 @@ impl Arrival {
         let are_ours = sockets.into_iter().flatten().all(is_seqpacket);
         are_ours.then(|| Self { ticket, segment, mapping: None, line, incoming, outgoing })
     }
-}
 
-impl Arrival {
     /// Maps the segment, if that was not done. Fails only for want of memory, and may be asked for again;
     /// what else is wrong shows when the port is adopted.
     pub(crate) fn map(&mut self) -> Result<(), Errno> {
@@ -261,8 +259,4 @@ fn match_up(
 
 fn refused(error: io::Error) -> NotHere {
     NotHere::Refused(errno(error))
-}
-
-fn errno(error: io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::NOMEM)
 }

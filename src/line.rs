@@ -224,7 +224,8 @@ impl Line {
                 if kick.is_some() { PollFlags::IN } else { events },
             ),
         ];
-        poll_until(&mut fds, deadline);
+        // Whatever it says: whoever waits looks again.
+        let _ = poll_until(&mut fds, deadline);
     }
 }
 
@@ -243,12 +244,16 @@ fn take_lane_end(line: BorrowedFd<'_>, lane: &mut Option<ForkSafeFd>) -> Heard {
     }
 }
 
-fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) {
+/// Waits for one of these, at most until the deadline; signals do not end it. Says how many are ready.
+pub(crate) fn poll_until(
+    fds: &mut [PollFd<'_>],
+    deadline: Option<Instant>,
+) -> Result<usize, Errno> {
     loop {
         let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
         match poll(fds, left.as_ref()) {
             Err(Errno::INTR) => {}
-            _ => return,
+            polled => return polled,
         }
     }
 }

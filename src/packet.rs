@@ -115,7 +115,7 @@ pub(crate) fn take(
         Ok((peeked.whole(), peeked.fds))
     });
     // What has to be closed is closed only here, where nobody waits for it.
-    let (len, fds) = taken.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+    let (len, fds) = taken.map_err(errno)?;
     let len = len?;
     skip(socket)?;
     Ok((len, fds))
@@ -161,7 +161,7 @@ fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Peeked, Errno> {
         // SAFETY: K1: it points to `bytes` and `control`, which are borrowed mutably here.
         let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
         let Ok(len) = usize::try_from(received) else {
-            match Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::NOMEM) {
+            match errno(io::Error::last_os_error()) {
                 Errno::INTR | Errno::CONNRESET => continue,
                 error => return Err(error),
             }
@@ -194,4 +194,9 @@ fn descriptors(mut control: &[u8]) -> Vec<OwnedFd> {
         control = control.get(len.next_multiple_of(size_of::<u64>())..).unwrap_or_default();
     }
     sent
+}
+
+/// What the operating system said; want of memory where it was not asked.
+pub(crate) fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::NOMEM)
 }

@@ -43,10 +43,8 @@ pub(crate) const fn is_legal_capacity(capacity: u64) -> bool {
 /// The memory of one channel.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    map: MmapRaw,
+    mapping: Mapping,
     memfd: OwnedFd,
-    capacity: [u64; 2],
-    id: OnceLock<SegmentId>,
 }
 
 /// A segment that was found to be one and is mapped, before anybody takes its descriptor.
@@ -78,8 +76,7 @@ impl Mapping {
 
     /// The segment, with the descriptor that was mapped.
     pub(crate) fn held_by(self, memfd: OwnedFd) -> Segment {
-        let Self { map, capacity, id } = self;
-        Segment { map, memfd, capacity, id }
+        Segment { mapping: self, memfd }
     }
 
     /// Reads the identity once, from the file, and checks the copy.
@@ -138,7 +135,7 @@ impl Segment {
     pub(crate) fn header(&self) -> &Header {
         // SAFETY: S1, S2: the mapping is page-aligned, at least HEADER_LEN long, and `Header` (at
         // most that long) consists of atomics only.
-        unsafe { &*self.map.as_ptr().cast::<Header>() }
+        unsafe { &*self.mapping.map.as_ptr().cast::<Header>() }
     }
 
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
@@ -147,11 +144,11 @@ impl Segment {
 
     /// Which channel this is: an identity inside the segment could be forged.
     pub(crate) fn id(&self) -> io::Result<SegmentId> {
-        if let Some(id) = self.id.get() {
+        if let Some(id) = self.mapping.id.get() {
             return Ok(*id);
         }
         let id = SegmentId::of(&fstat(&self.memfd)?);
-        Ok(*self.id.get_or_init(|| id))
+        Ok(*self.mapping.id.get_or_init(|| id))
     }
 }
 
@@ -203,10 +200,11 @@ unsafe impl Send for Region {}
 
 impl Region {
     pub(crate) fn new(segment: Arc<Segment>, ring: Side) -> Self {
-        let capacity = *ring.of(&segment.capacity);
-        let offset = Identity::ring_offset(segment.capacity, ring) as usize;
+        let capacities = segment.mapping.capacity;
+        let capacity = *ring.of(&capacities);
+        let offset = Identity::ring_offset(capacities, ring) as usize;
         // SAFETY: S1: the data of both rings lies inside the mapping.
-        let data = unsafe { segment.map.as_mut_ptr().add(offset) };
+        let data = unsafe { segment.mapping.map.as_mut_ptr().add(offset) };
         Self { segment, data, ring, capacity }
     }
 
@@ -331,7 +329,7 @@ mod tests {
         let created = Segment::create(CAPACITY).unwrap();
         let memfd = created.memfd().try_clone_to_owned().unwrap();
         let attached = Segment::attach(memfd).unwrap();
-        assert_eq!(attached.capacity, CAPACITY);
+        assert_eq!(attached.mapping.capacity, CAPACITY);
         // One memory: what is written here is read there.
         created.header().rings[1].released.store(7, Ordering::Relaxed);
         assert_eq!(attached.header().rings[1].released.load(Ordering::Relaxed), 7);

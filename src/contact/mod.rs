@@ -22,20 +22,12 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
+
+use crate::line::poll_until;
 
 /// Waits until there is something to take, or a hang-up. False if the deadline comes first.
 fn wait_readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<bool> {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    loop {
-        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        // What the kernel cannot count is for ever.
-        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(ready) => return Ok(ready > 0),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    Ok(poll_until(&mut fds, deadline)? > 0)
 }

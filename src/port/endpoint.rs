@@ -80,7 +80,7 @@ impl Endpoint {
     }
 
     /// Whether the other end may trust this one.
-    pub(super) fn channel(&self) -> Trust {
+    pub(super) fn trust_of_channel(&self) -> Trust {
         self.trusts.channel
     }
 

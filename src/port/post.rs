@@ -290,19 +290,28 @@ impl Sender {
         len: usize,
         tag: u32,
     ) -> Result<(), PostError> {
-        self.publish_content(reservation, Content::plain(len, tag));
-        if self.batching.get() { Ok(()) } else { self.own_end() }
+        let content = Content::plain(len, tag);
+        if self.batching.get() {
+            self.ring.stage(reservation, content);
+            return Ok(());
+        }
+        self.publish_now(reservation, content);
+        self.own_end()
     }
 
     /// As [`publish`](Self::publish), for who knows that this end is not being closed.
-    #[inline(always)]
     pub(super) fn publish_content(&self, reservation: Reservation, content: Content) {
         if self.batching.get() {
             self.ring.stage(reservation, content);
         } else {
-            self.ring.publish(reservation, content);
-            self.hold.notify(&self.hold.endpoint.peer().message_wake);
+            self.publish_now(reservation, content);
         }
+    }
+
+    #[inline(always)]
+    fn publish_now(&self, reservation: Reservation, content: Content) {
+        self.ring.publish(reservation, content);
+        self.hold.notify(&self.hold.endpoint.peer().message_wake);
     }
 
     /// Whether this end was closed before what was published is certain to be seen.

@@ -268,7 +268,7 @@ impl<'p> Departing<'p> {
         if let Some(reason) = endpoint.own_end() {
             return Err(refused(Untransferable::Closed(reason)));
         }
-        if carrier == Trust::Untrusted && endpoint.channel() == Trust::Trusted {
+        if carrier == Trust::Untrusted && endpoint.trust_of_channel() == Trust::Trusted {
             return Err(refused(Untransferable::Trusted));
         }
         let line = receiver.hold().line().filter(|_| tenure.is_ours());
@@ -282,7 +282,7 @@ impl<'p> Departing<'p> {
         let lanes = [incoming.is_some(), outgoing.is_some()];
         let trust = TicketTrust {
             is_untrusted: endpoint.trust() == Trust::Untrusted,
-            is_of_trusted_channel: endpoint.channel() == Trust::Trusted,
+            is_of_trusted_channel: endpoint.trust_of_channel() == Trust::Trusted,
         };
         let ticket = Ticket::new(standing, lanes, trust);
         let in_transit = Some(in_transit);
