@@ -40,6 +40,14 @@ pub enum OpenError {
         /// The largest legal capacity in bytes.
         max: u64,
     },
+    /// The limit is too high.
+    #[error("a limit of {requested} bytes is too high: ask for at most {max}")]
+    Limit {
+        /// Bytes asked for.
+        requested: u64,
+        /// The highest limit in bytes.
+        max: u64,
+    },
     /// The operating system refused: memory or descriptors have run out.
     #[error("cannot make a channel ({0}): free descriptors or memory, or raise RLIMIT_NOFILE")]
     Os(#[source] io::Error),
@@ -93,6 +101,17 @@ pub enum AttachError {
         /// Bytes of the two rings, as the segment says.
         found: [u64; 2],
     },
+    /// A stranger has made it so that more bytes could wait for this process than it accepts.
+    #[error(
+        "{found} bytes could wait on this port, and only {accepts} are accepted from strangers: raise the \
+         limit of the port that it comes over"
+    )]
+    Limit {
+        /// Bytes that could wait.
+        found: u64,
+        /// Bytes that are accepted.
+        accepts: u64,
+    },
     /// Its size is not the one that its capacities ask for.
     #[error(
         "the segment is {found} bytes long, not {}: whoever made it is no zeroport program",
@@ -121,24 +140,24 @@ impl AttachError {
 /// Why nothing was posted. Whatever was to be posted was borrowed and is still the caller's.
 ///
 /// ```
-/// use zeroport::{MessageChannel, PostError};
+/// use zeroport::{ChannelOptions, MessageChannel, PostError};
 ///
-/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
-/// let half = vec![0; port1.max_payload()];
+/// let MessageChannel { port1, port2 } = ChannelOptions::new().limit(1 << 20).open()?;
+/// let half = vec![0; port1.max_in_ring()];
 /// while port1.try_post_bytes(&half).is_ok() {}
 /// assert!(matches!(port1.try_post_bytes(&half), Err(PostError::Full { .. })));
 /// port2.drain().for_each(drop); // makes room
 /// port1.try_post_bytes(&half)?;
 ///
-/// let more = vec![0; port1.max_payload() + 1];
-/// assert!(matches!(port1.post_bytes(&more), Err(PostError::TooLarge { max: 32_736, .. })));
+/// let too_large = port1.reserve(port1.max_payload() + 1);
+/// assert!(matches!(too_large, Err(PostError::TooLarge { max: 0x1_0000_0000, .. })));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
-    /// There is no room, and the call does not wait (any longer): the ring is full, or too many
-    /// messages with ports were not received yet.
+    /// There is no room, and the call does not wait (any longer): as many bytes wait as the limit allows, or
+    /// too many messages with ports were not received yet.
     #[error(
         "no room now for a message of {len} bytes: wait with `post`, or let the other side receive"
     )]
@@ -146,11 +165,8 @@ pub enum PostError {
         /// Bytes of the payload.
         len: u64,
     },
-    /// The payload is longer than this channel can ever carry.
-    #[error(
-        "a payload of {len} bytes is too large for this channel, which carries at most {max}: \
-         {}", way_for(*len)
-    )]
+    /// The payload is longer than a message can ever be.
+    #[error("a payload of {len} bytes is too large, at most {max} go here: post it in parts")]
     TooLarge {
         /// Bytes of the payload.
         len: u64,
@@ -221,12 +237,16 @@ pub enum Untransferable {
 /// ```
 /// use zeroport::{BatchError, MessageChannel, PostError};
 ///
-/// let MessageChannel { port1, port2: _port2 } = MessageChannel::new()?;
-/// let too_large = vec![0; port1.max_payload() + 1];
-/// let BatchError { posted, source, .. } =
-///     port1.post_all_bytes([&b"one"[..], b"two", &too_large]).unwrap_err();
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// let end_after_two = (0..).map(|n: u32| {
+///     if n == 2 {
+///         port2.closer().close();
+///     }
+///     n.to_le_bytes()
+/// });
+/// let BatchError { posted, source, .. } = port1.post_all_bytes(end_after_two).unwrap_err();
 /// assert_eq!(posted, 2);
-/// assert!(matches!(source, PostError::TooLarge { .. }));
+/// assert!(matches!(source, PostError::Closed(_)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[non_exhaustive]
@@ -237,16 +257,6 @@ pub struct BatchError {
     pub posted: usize,
     /// Why the next one was not.
     pub source: PostError,
-}
-
-/// How payloads of `len` bytes can be posted.
-fn way_for(len: u64) -> String {
-    match len.saturating_add(32).saturating_mul(2).checked_next_power_of_two() {
-        Some(capacity) if capacity <= MAX_CAPACITY => {
-            format!("make the channel with a capacity of at least {}", capacity.max(MIN_CAPACITY))
-        }
-        _ => "no capacity is enough, so post it in parts".into(),
-    }
 }
 
 /// Why the ports of a message cannot be taken. They are all still there, but the one that
@@ -324,6 +334,16 @@ pub enum RecvError {
     /// This handle is a copy in a forked process; the port belongs to the parent.
     #[error("this port belongs to the process that this one was forked from")]
     Detached,
+    /// The operating system refused a descriptor or memory for the next message, which is large or lies in
+    /// a ring that the queue has grown by. It was not lost: free some, and call again.
+    #[error(
+        "no descriptor or memory for the next message ({}): free some, or raise RLIMIT_NOFILE, and try \
+         again", io::Error::from_raw_os_error(*errno)
+    )]
+    Os {
+        /// The number of the error, as `errno(3)` has it.
+        errno: i32,
+    },
 }
 
 /// Why a message cannot be read as the type that was asked for. It costs that message only.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::epoch::Epoch;
 use crate::error::{AttachError, OpenError};
-use crate::layout::{HEADER_LEN, Identity, Side};
+use crate::layout::{HEADER_LEN, Identity, Shape, Side};
 use crate::line::Line;
 use crate::port::{ChannelOptions, MessageChannel, MessagePort};
 use crate::record;
@@ -46,7 +46,7 @@ pub fn read_ring(words: &[u64], capacity: u64, read: u64, limit: usize) -> Optio
     for count in 0..limit {
         let found = match consumer.peek() {
             Found::Nothing => return Some(count),
-            Found::Broken => return None,
+            Found::Link(_) | Found::Broken => return None,
             Found::Record(found) => found,
         };
         let released = consumer.memory().released.load(Ordering::Relaxed);
@@ -96,6 +96,7 @@ pub fn post_into_ring(capacity: u64, steps: &[(u32, u64)]) {
             }
             Err(Refusal::Broken) => return assert!(!possible || released < believed, "broken"),
             Err(Refusal::TooLarge { max }) => assert!(u64::from(len) > max),
+            Err(Refusal::Linked) => panic!("nobody has linked it"),
         }
     }
 }
@@ -124,7 +125,8 @@ pub fn attach(memfd: OwnedFd) -> Result<[u64; 2], AttachError> {
 
 /// The first bytes of a segment of this build with these capacities, and the length of its file.
 pub fn identity(capacity: [u64; 2]) -> ([u64; 16], u64) {
-    (Identity::new(capacity).to_words(), Identity::segment_len(capacity))
+    let shape = Shape { capacity, limit: [0; 2], reuse: false };
+    (Identity::new(shape).to_words(), Identity::segment_len(capacity))
 }
 
 /// Bytes before the first ring.

@@ -4,12 +4,16 @@
 //! Lanes are apart from the line, so that unread descriptors never keep a bell from a sleeper, nor a
 //! sleeper awake.
 //!
-//! One message is one packet: its tickets ([`crate::ticket`]) and their descriptors. Those of more than
-//! one packet's worth go into a fresh socket pair first, in several packets, and its end is the packet.
+//! What belongs to one record is one packet: its tickets ([`crate::ticket`]) and their descriptors. Those of
+//! more than one packet's worth go into a fresh socket pair first, in several packets, and its end is the
+//! packet, an *envelope*. A large payload that comes with ports has the payload and such an envelope: so what
+//! has to be taken at once is little.
+//!
+//! A lane that is full is followed by a further one. A record says that what belongs to it came first on
+//! the next lane, so nothing has to be said on the lane itself.
 
 use std::io;
-use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -21,45 +25,119 @@ use crate::segment::Mapping;
 use crate::steps::{Step, reach};
 use crate::ticket::{Kind, TICKET_LEN, Ticket};
 
-/// The most tickets that one packet can carry: each has two descriptors at least.
-const MAX_TICKETS: usize = MAX_FDS / 2;
+/// The most tickets that one packet can carry.
+const MAX_TICKETS: usize = MAX_FDS;
+
+/// Something on its way.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    Port(Box<PortArrival>),
+    Buffer(BufferArrival),
+}
+
+/// A buffer on its way.
+#[derive(Debug)]
+pub(crate) struct BufferArrival {
+    pub(crate) memfd: ForkSafeFd,
+    pub(crate) len: u64,
+}
 
 /// One port on its way: its ticket and its descriptors.
 #[derive(Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct PortArrival {
     pub(crate) ticket: Ticket,
-    pub(crate) segment: ForkSafeFd,
-    /// The segment in memory, once that was tried and done.
-    pub(crate) mapping: Option<Mapping>,
+    pub(crate) segment: Attaching,
     pub(crate) line: ForkSafeFd,
-    pub(crate) incoming: Option<ForkSafeFd>,
+    /// The grown ring that it posts to, and the one that it reads.
+    pub(crate) grown: [Option<Attaching>; 2],
+    pub(crate) incoming: Vec<ForkSafeFd>,
     pub(crate) outgoing: Option<ForkSafeFd>,
 }
 
-impl Arrival {
-    /// Takes what belongs to a ticket from a row of descriptors. `None` if they do not suffice, or a
-    /// socket is none of ours.
-    pub(crate) fn new(ticket: Ticket, fds: &mut impl Iterator<Item = ForkSafeFd>) -> Option<Self> {
-        let (segment, line) = (fds.next()?, fds.next()?);
-        let mut lane = |comes: bool| if comes { fds.next().map(Some) } else { Some(None) };
-        let [has_incoming, has_outgoing] = ticket.lanes();
-        let (incoming, outgoing) = (lane(has_incoming)?, lane(has_outgoing)?);
-        let sockets = [Some(&line), incoming.as_ref(), outgoing.as_ref()];
-        let are_ours = sockets.into_iter().flatten().all(is_seqpacket);
-        are_ours.then(|| Self { ticket, segment, mapping: None, line, incoming, outgoing })
+/// A segment that has come, and is or will be mapped.
+#[derive(Debug)]
+pub(crate) struct Attaching {
+    memfd: ForkSafeFd,
+    is_grown: bool,
+    /// The segment in memory, once that was tried and done.
+    mapping: Option<Mapping>,
+}
+
+impl Attaching {
+    fn new(memfd: ForkSafeFd, is_grown: bool) -> Self {
+        Self { memfd, is_grown, mapping: None }
     }
 
-    /// Maps the segment, if that was not done. Fails only for want of memory, and may be asked for again;
-    /// what else is wrong shows when the port is adopted.
-    pub(crate) fn map(&mut self) -> Result<(), Errno> {
+    fn try_map(&self) -> Result<Mapping, AttachError> {
+        let memfd = self.memfd.as_fd().map_err(AttachError::Os)?;
+        if self.is_grown { Mapping::grown(memfd, None) } else { Mapping::new(memfd) }
+    }
+
+    /// Maps it, if that was not done. Fails only for want of memory, and may be asked for again.
+    fn map(&mut self) -> Result<(), Errno> {
         if self.mapping.is_none() {
-            let mapping = self.segment.as_fd().map_err(AttachError::Os).and_then(Mapping::new);
-            self.mapping = match mapping {
+            self.mapping = match self.try_map() {
                 Err(AttachError::Os(error)) if is_shortage(&error) => return Err(errno(error)),
                 mapping => mapping.ok(),
             };
         }
         Ok(())
+    }
+
+    /// The segment; says what is wrong with it.
+    pub(crate) fn attach(mut self) -> Result<crate::segment::Segment, AttachError> {
+        let mapping = self.mapping.take().map_or_else(|| self.try_map(), Ok)?;
+        let memfd = self.memfd.into_owned().ok_or(AttachError::Detached)?;
+        Ok(mapping.held_by(memfd))
+    }
+}
+
+impl PortArrival {
+    /// Takes what belongs to a ticket from a row of descriptors. `None` if they do not suffice, or a
+    /// socket is none of ours.
+    pub(crate) fn new(ticket: Ticket, fds: &mut impl Iterator<Item = ForkSafeFd>) -> Option<Self> {
+        let (segment, line) = (Attaching::new(fds.next()?, false), fds.next()?);
+        let mut ring = |comes: bool| {
+            if comes { fds.next().map(|fd| Some(Attaching::new(fd, true))) } else { Some(None) }
+        };
+        let [posts_to, reads] = ticket.grown();
+        let grown = [ring(posts_to)?, ring(reads)?];
+        let lanes = ticket.lanes();
+        let incoming: Vec<_> = fds.take(lanes.incoming).collect();
+        let outgoing = if lanes.outgoing { Some(fds.next()?) } else { None };
+        let are_ours = incoming.len() == lanes.incoming
+            && [&line].into_iter().chain(&incoming).chain(&outgoing).all(is_seqpacket);
+        are_ours.then(|| Self { ticket, segment, line, grown, incoming, outgoing })
+    }
+
+    fn map(&mut self) -> Result<(), Errno> {
+        let segments = [&mut self.segment].into_iter().chain(self.grown.iter_mut().flatten());
+        segments.into_iter().try_for_each(Attaching::map)
+    }
+}
+
+impl Arrival {
+    fn new(ticket: Ticket, fds: &mut impl Iterator<Item = ForkSafeFd>) -> Option<Self> {
+        match ticket.kind()? {
+            Kind::Port => PortArrival::new(ticket, fds).map(|port| Self::Port(Box::new(port))),
+            Kind::Buffer => {
+                Some(Self::Buffer(BufferArrival { memfd: fds.next()?, len: ticket.len() }))
+            }
+            Kind::Envelope | Kind::Payload | Kind::Ring => None,
+        }
+    }
+
+    pub(crate) fn is_port(&self) -> bool {
+        matches!(self, Self::Port(_))
+    }
+
+    /// Maps the segments of a port, if that was not done. Fails only for want of memory, and may be asked
+    /// for again; what else is wrong shows when the port is adopted.
+    pub(crate) fn map(&mut self) -> Result<(), Errno> {
+        match self {
+            Self::Port(port) => port.map(),
+            Self::Buffer(_) => Ok(()),
+        }
     }
 }
 
@@ -91,17 +169,39 @@ impl Outgoing {
         self.fd.as_fd()
     }
 
-    /// Sends the ports of one message: all or none. Never blocks; `AGAIN`: there is no room now.
-    pub(crate) fn send(&self, tickets: &[Ticket], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    /// Sends what belongs to one record: all or nothing. `alone` comes before the list, and has to be taken
+    /// without it. Never blocks; `AGAIN`: there is no room now.
+    pub(crate) fn send(
+        &self,
+        alone: Option<(Ticket, BorrowedFd<'_>)>,
+        tickets: &[Ticket],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), Errno> {
         let lane = self.as_fd().map_err(errno)?;
-        if fds.len() <= MAX_FDS {
-            return packet::send(lane, bytemuck::cast_slice(tickets), fds);
+        match alone {
+            None if fds.len() <= MAX_FDS => packet::send(lane, bytemuck::cast_slice(tickets), fds),
+            None => {
+                let end = put_in_envelope(tickets, fds)?;
+                let envelope = [Ticket::ENVELOPE];
+                packet::send(lane, bytemuck::cast_slice(&envelope), &[end.as_fd().map_err(errno)?])
+            }
+            Some((ticket, fd)) if tickets.is_empty() => {
+                packet::send(lane, bytemuck::bytes_of(&ticket), &[fd])
+            }
+            Some((ticket, fd)) => {
+                let end = put_in_envelope(tickets, fds)?;
+                let both = [ticket, Ticket::ENVELOPE];
+                packet::send(lane, bytemuck::cast_slice(&both), &[fd, end.as_fd().map_err(errno)?])
+            }
         }
-        let [inner, end] = packet::pair().map_err(errno)?;
-        send_in_parts(inner.as_fd().map_err(errno)?, tickets, fds)?;
-        let envelope = [Ticket::ENVELOPE];
-        packet::send(lane, bytemuck::cast_slice(&envelope), &[end.as_fd().map_err(errno)?])
     }
+}
+
+/// A socket with all these in its queue.
+fn put_in_envelope(tickets: &[Ticket], fds: &[BorrowedFd<'_>]) -> Result<ForkSafeFd, Errno> {
+    let [inner, end] = packet::pair().map_err(errno)?;
+    send_in_parts(inner.as_fd().map_err(errno)?, tickets, fds)?;
+    Ok(end)
 }
 
 /// Sends tickets in as many packets as their descriptors need.
@@ -137,23 +237,35 @@ pub(crate) enum NotHere {
     Broken,
 }
 
-/// The end of a lane from which the reader takes.
+/// What was taken off a lane.
 #[derive(Debug)]
-pub(crate) struct Incoming {
-    fd: ForkSafeFd,
-    /// The message whose packet was an envelope, as far as it was unpacked.
-    opened: Mutex<Option<Opened>>,
+pub(crate) enum Taken {
+    /// Ports and buffers.
+    List(Vec<Arrival>),
+    /// The same, still packed.
+    Envelope(Envelope),
+    /// The memory of a large payload, and the list that came with it.
+    Payload { memfd: OwnedFd, len: u64, list: Option<Envelope> },
+    /// The segment of a grown ring.
+    Ring { memfd: OwnedFd, capacity: u64 },
 }
 
+/// A list that is still packed, as far as it was not unpacked.
 #[derive(Debug)]
-struct Opened {
+pub(crate) struct Envelope {
     inner: ForkSafeFd,
     arrivals: Vec<Arrival>,
 }
 
+/// The end of a lane from which the reader takes.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    fd: ForkSafeFd,
+}
+
 impl Incoming {
     pub(crate) fn new(fd: ForkSafeFd) -> Self {
-        Self { fd, opened: Mutex::default() }
+        Self { fd }
     }
 
     /// The end of the lane alone.
@@ -165,74 +277,103 @@ impl Incoming {
         self.fd.as_fd()
     }
 
-    fn opened(&self) -> MutexGuard<'_, Option<Opened>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes what belongs to the next record.
+    pub(crate) fn take(&self) -> Result<Taken, NotHere> {
+        self.take_if(Ok)
     }
 
-    /// Takes the next message's ports, of which its record says that there are `count`.
-    pub(crate) fn take(&self, count: usize) -> Result<Vec<Arrival>, NotHere> {
-        let opened = self.opened().take();
-        if let Some(opened) = opened {
-            return self.unpack(opened, count);
-        }
-        let (tickets, fds) = take_packet(self.as_fd().map_err(refused)?)?;
-        if let [envelope] = tickets.as_slice()
-            && envelope.kind() == Some(Kind::Envelope)
-        {
-            let [inner] = <[ForkSafeFd; 1]>::try_from(fds).map_err(|_| NotHere::Broken)?;
-            if !is_seqpacket(&inner) {
-                return Err(NotHere::Broken);
-            }
-            return self.unpack(Opened { inner, arrivals: Vec::new() }, count);
-        }
-        let mut arrivals = Vec::with_capacity(tickets.len().min(count));
-        match_up(&tickets, fds, count, &mut arrivals)?;
-        if arrivals.len() == count { Ok(arrivals) } else { Err(NotHere::Broken) }
+    /// As [`take`](Self::take), if `map` accepts it; else it stays on the lane.
+    pub(crate) fn take_if<T>(
+        &self,
+        map: impl FnOnce(Taken) -> Result<T, NotHere>,
+    ) -> Result<T, NotHere> {
+        let lane = self.as_fd().map_err(refused)?;
+        let (tickets, fds) = look_at_packet(lane)?;
+        let mapped = Taken::new(&tickets, fds).and_then(map)?;
+        packet::skip(lane).map_err(|_| NotHere::Broken)?;
+        Ok(mapped)
     }
 
-    /// Drops the next message's ports.
+    /// Drops what belongs to the next record.
     pub(crate) fn skip(&self) {
-        if self.opened().take().is_none()
-            && let Ok(fd) = self.as_fd()
-        {
+        if let Ok(fd) = self.as_fd() {
             // Fails if there is none: then there is nothing to drop.
             let _ = packet::skip(fd);
         }
     }
+}
 
-    /// Goes on with an envelope; keeps what it has if the process runs out of descriptors.
-    fn unpack(&self, mut opened: Opened, count: usize) -> Result<Vec<Arrival>, NotHere> {
-        while opened.arrivals.len() < count {
-            match take_packet(opened.inner.as_fd().map_err(refused)?) {
-                Ok((tickets, fds)) => {
-                    match_up(&tickets, fds, count, &mut opened.arrivals)?;
-                    reach(Step::Unpacked);
-                }
-                Err(NotHere::Refused(errno)) => {
-                    *self.opened() = Some(opened);
-                    return Err(NotHere::Refused(errno));
-                }
-                Err(NotHere::Broken) => return Err(NotHere::Broken),
+impl Taken {
+    fn new(tickets: &[Ticket], fds: Vec<ForkSafeFd>) -> Result<Self, NotHere> {
+        let mut fds = fds.into_iter();
+        let kinds: Vec<_> = tickets.iter().map(Ticket::kind).collect();
+        let taken = match (kinds.as_slice(), tickets) {
+            ([Some(Kind::Envelope)], _) => Envelope::new(fds.next()).map(Self::Envelope),
+            ([Some(Kind::Payload)], [ticket]) => owned(fds.next()).map(|memfd| Self::Payload {
+                memfd,
+                len: ticket.len(),
+                list: None,
+            }),
+            ([Some(Kind::Payload), Some(Kind::Envelope)], [ticket, _]) => {
+                let (memfd, list) = (owned(fds.next()), Envelope::new(fds.next()));
+                memfd.zip(list).map(|(memfd, list)| Self::Payload {
+                    memfd,
+                    len: ticket.len(),
+                    list: Some(list),
+                })
             }
-        }
-        let is_empty = opened.inner.as_fd().is_ok_and(|inner| {
-            matches!(packet::look(inner, false), Ok(Ahead::Nothing | Ahead::Packet(0)))
-        });
-        if is_empty { Ok(opened.arrivals) } else { Err(NotHere::Broken) }
+            ([Some(Kind::Ring)], [ticket]) => {
+                owned(fds.next()).map(|memfd| Self::Ring { memfd, capacity: ticket.len() })
+            }
+            _ => match_up(tickets, &mut fds).map(Self::List),
+        };
+        taken.filter(|_| fds.next().is_none()).ok_or(NotHere::Broken)
     }
 }
 
-/// Takes one packet of tickets.
-fn take_packet(socket: BorrowedFd<'_>) -> Result<(Vec<Ticket>, Vec<ForkSafeFd>), NotHere> {
+impl Envelope {
+    fn new(inner: Option<ForkSafeFd>) -> Option<Self> {
+        let inner = inner.filter(is_seqpacket)?;
+        Some(Self { inner, arrivals: Vec::new() })
+    }
+
+    /// Unpacks `count` things; keeps what it has if the process runs out of descriptors.
+    pub(crate) fn unpack(&mut self, count: usize) -> Result<Vec<Arrival>, NotHere> {
+        while self.arrivals.len() < count {
+            let inner = self.inner.as_fd().map_err(refused)?;
+            let (tickets, fds) = look_at_packet(inner)?;
+            packet::skip(inner).map_err(|_| NotHere::Broken)?;
+            let mut fds = fds.into_iter();
+            let arrivals = match_up(&tickets, &mut fds).filter(|_| fds.next().is_none());
+            self.arrivals.extend(arrivals.ok_or(NotHere::Broken)?);
+            reach(Step::Unpacked);
+        }
+        let is_empty = self.inner.as_fd().is_ok_and(|inner| {
+            matches!(packet::look(inner, false), Ok(Ahead::Nothing | Ahead::Packet(0)))
+        });
+        let is_all = is_empty && self.arrivals.len() == count;
+        if is_all { Ok(std::mem::take(&mut self.arrivals)) } else { Err(NotHere::Broken) }
+    }
+}
+
+fn owned(fd: Option<ForkSafeFd>) -> Option<OwnedFd> {
+    fd?.into_owned()
+}
+
+/// One packet of tickets, which stays where it is.
+fn look_at_packet(socket: BorrowedFd<'_>) -> Result<(Vec<Ticket>, Vec<ForkSafeFd>), NotHere> {
     let mut tickets = vec![bytemuck::Zeroable::zeroed(); MAX_TICKETS];
-    let (len, fds) = packet::take(socket, bytemuck::cast_slice_mut(&mut tickets)).map_err(
-        |errno| match errno {
-            Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS => NotHere::Refused(errno),
-            // Nothing there, though a record never comes before its descriptors; or too much; or a
-            // socket that leads nowhere.
-            _ => NotHere::Broken,
-        },
-    )?;
+    let (len, fds) =
+        packet::look_into(socket, bytemuck::cast_slice_mut(&mut tickets)).map_err(|errno| {
+            match errno {
+                Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS => {
+                    NotHere::Refused(errno)
+                }
+                // Nothing there, though a record never comes before its descriptors; or too much; or a
+                // socket that leads nowhere.
+                _ => NotHere::Broken,
+            }
+        })?;
     if len == 0 || !len.is_multiple_of(TICKET_LEN) {
         return Err(NotHere::Broken);
     }
@@ -240,21 +381,12 @@ fn take_packet(socket: BorrowedFd<'_>) -> Result<(Vec<Ticket>, Vec<ForkSafeFd>),
     Ok((tickets, fds))
 }
 
-/// Gives each ticket its descriptors; none may be missing, none left over, and no more than `count`.
+/// Gives each ticket its descriptors; none may be missing.
 fn match_up(
     tickets: &[Ticket],
-    fds: Vec<ForkSafeFd>,
-    count: usize,
-    arrivals: &mut Vec<Arrival>,
-) -> Result<(), NotHere> {
-    let mut fds = fds.into_iter();
-    for ticket in tickets {
-        let is_port = ticket.kind() == Some(Kind::Port);
-        let arrival = Arrival::new(*ticket, &mut fds).filter(|_| is_port);
-        arrivals.push(arrival.ok_or(NotHere::Broken)?);
-    }
-    let is_all = fds.next().is_none() && arrivals.len() <= count;
-    if is_all { Ok(()) } else { Err(NotHere::Broken) }
+    fds: &mut impl Iterator<Item = ForkSafeFd>,
+) -> Option<Vec<Arrival>> {
+    tickets.iter().map(|ticket| Arrival::new(*ticket, fds)).collect()
 }
 
 fn refused(error: io::Error) -> NotHere {

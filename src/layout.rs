@@ -1,15 +1,18 @@
 //! The shared format: every byte of a segment, and nothing else.
 //!
 //! ```text
-//!  0x0000  identity      magic, version, features, capacities     written once, by the creator
+//!  0x0000  identity      magic, version, features, capacities, …  written once, by the creator
 //!  0x0080  side 0        epoch │ message wake │ room wake         written by the holder of side 0
 //!  0x0100  side 1        epoch │ message wake │ room wake         written by the holder of side 1
-//!  0x0180  ring 0        released                                 written by side 1, its reader
-//!  0x0200  ring 1        released                                 written by side 0, its reader
-//!  0x0280  counters      reserved, zero
+//!  0x0180  ring 0        released │ let go │ lanes left            written by side 1, its reader
+//!  0x0200  ring 1        released │ let go │ lanes left            written by side 0, its reader
+//!  0x0280  unmapped      one word for each side                   for segments that are used again
 //!  0x1000  ring 0 data   capacity[0] bytes                        side 0 posts, side 1 reads
 //!     …    ring 1 data   capacity[1] bytes                        side 1 posts, side 0 reads
 //! ```
+//!
+//! The segment of a *grown* ring ([`crate::queue`]) begins likewise and has one ring, the first; of its
+//! words only `released` is used.
 //!
 //! All fields are little-endian and of fixed width. Words that different sides write in the course of
 //! a conversation never share a pair of cache lines (128 bytes): the prefetcher moves lines in pairs.
@@ -25,7 +28,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 /// The first eight bytes of a segment.
 pub(crate) const MAGIC: [u8; 8] = *b"ZEROPORT";
 /// The version of the shared format.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// The smallest capacity of a ring: one page.
 pub(crate) const MIN_CAPACITY: u64 = 4 << 10;
@@ -33,6 +36,10 @@ pub(crate) const MIN_CAPACITY: u64 = 4 << 10;
 pub(crate) const MAX_CAPACITY: u64 = 1 << 30;
 /// The capacity of a ring unless one is asked for.
 pub(crate) const DEFAULT_CAPACITY: u64 = 64 << 10;
+/// Bytes that may wait in each direction beyond the ring, unless another limit is asked for.
+pub(crate) const DEFAULT_LIMIT: u64 = 256 << 20;
+/// The largest limit.
+pub(crate) const MAX_LIMIT: u64 = 1 << 46;
 /// Bytes before the first ring.
 pub(crate) const HEADER_LEN: u64 = 4096;
 
@@ -63,6 +70,24 @@ const _: () = {
     assert_little_endian::<rkyv::Archived<u32>>();
 };
 
+/// What the creator of a segment chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Bytes of each ring.
+    pub(crate) capacity: [u64; 2],
+    /// Bytes that may wait beyond each ring.
+    pub(crate) limit: [u64; 2],
+    /// Whether memory outside the rings may be used again.
+    pub(crate) reuse: bool,
+}
+
+impl Shape {
+    /// One grown ring.
+    pub(crate) const fn grown(capacity: u64) -> Self {
+        Self { capacity: [capacity, 0], limit: [0; 2], reuse: false }
+    }
+}
+
 /// What a segment is: written once, before anybody else can see it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -71,23 +96,39 @@ pub(crate) struct Identity {
     pub(crate) version: u32,
     pub(crate) header_len: u32,
     pub(crate) features: u64,
+    /// Bytes of each ring; the second is 0 for a grown ring.
     pub(crate) capacity: [u64; 2],
-    pub(crate) reserved: [u64; 11],
+    /// Bytes that may wait beyond each ring: [`crate::account`].
+    pub(crate) limit: [u64; 2],
+    /// 1 if both sides trust each other from the beginning: what lies outside the rings is not sealed
+    /// against writing then, but used again.
+    pub(crate) reuse: u64,
+    pub(crate) reserved: [u64; 8],
 }
 
 /// [`Identity`] as the words in which it is written and read.
 pub(crate) type IdentityWords = [u64; 16];
 
 impl Identity {
-    pub(crate) fn new(capacity: [u64; 2]) -> Self {
+    pub(crate) fn new(shape: Shape) -> Self {
         Self {
             magic: MAGIC,
             version: VERSION,
             header_len: HEADER_LEN as u32,
             features: rkyv_format(),
-            capacity,
-            reserved: [0; 11],
+            capacity: shape.capacity,
+            limit: shape.limit,
+            reuse: shape.reuse.into(),
+            reserved: [0; 8],
         }
+    }
+
+    /// The shape that it tells, if that is one of ours.
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        let [first, second] = self.limit;
+        let is_legal = first <= MAX_LIMIT && second <= MAX_LIMIT && self.reuse <= 1;
+        let Self { capacity, limit, reuse, .. } = *self;
+        is_legal.then_some(Shape { capacity, limit, reuse: reuse == 1 })
     }
 
     pub(crate) fn to_words(self) -> IdentityWords {
@@ -165,6 +206,10 @@ pub(crate) struct SideWords {
 pub(crate) struct RingWords {
     /// The position up to which the reader has given room back.
     pub(crate) released: AtomicU64,
+    /// Bytes outside the ring that the reader has let go, ever: [`crate::account`].
+    pub(crate) let_go: AtomicU64,
+    /// Lanes that the reader has come to, ever.
+    pub(crate) lanes: AtomicU64,
 }
 
 /// The first page of a segment. All of it is atomic, so a reference to it is sound whoever writes.
@@ -174,6 +219,15 @@ pub(crate) struct Header {
     pub(crate) identity: [AtomicU64; 16],
     pub(crate) sides: [SideWords; 2],
     pub(crate) rings: [RingWords; 2],
+    /// Set by a side that uses the segment no more, and said so last of all.
+    pub(crate) unmapped: [UnmappedWord; 2],
+}
+
+/// Whether a side has let go of the memory itself.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub(crate) struct UnmappedWord {
+    pub(crate) generation: AtomicU64,
 }
 
 // loom's atomics are larger than the words they stand for; its models never map a segment.
@@ -187,6 +241,9 @@ const _: () = {
     assert!(std::mem::offset_of!(SideWords, epoch) == 0, "as drawn");
     assert!(std::mem::offset_of!(SideWords, message_wake) == 8, "as drawn");
     assert!(std::mem::offset_of!(SideWords, room_wake) == 12, "as drawn");
-    assert!(size_of::<Header>() <= 0x280, "the counters begin behind it");
+    assert!(std::mem::offset_of!(Header, unmapped) == 0x280, "as drawn");
+    assert!(std::mem::offset_of!(RingWords, let_go) == 8, "as drawn");
+    assert!(std::mem::offset_of!(RingWords, lanes) == 16, "as drawn");
+    assert!(size_of::<Header>() as u64 <= HEADER_LEN, "the rings begin behind it");
     assert!(HEADER_LEN.is_multiple_of(4096), "rings are page-aligned");
 };

@@ -219,12 +219,14 @@ mod sync;
 mod record;
 mod tag;
 
+mod account;
 mod epoch;
 mod halves;
 mod layout;
 mod wake;
 
 mod ends;
+mod queue;
 mod ring;
 mod sleep;
 mod steps;
@@ -235,6 +237,10 @@ mod tenure;
 #[cfg(not(loom))]
 mod barrier;
 #[cfg(not(loom))]
+mod block;
+#[cfg(not(loom))]
+mod buffer;
+#[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
 mod fork;
@@ -243,11 +249,15 @@ mod lane;
 #[cfg(not(loom))]
 mod line;
 #[cfg(not(loom))]
+mod memfd;
+#[cfg(not(loom))]
 mod packet;
 #[cfg(all(feature = "rkyv", not(loom)))]
 mod payload;
 #[cfg(not(loom))]
 mod segment;
+#[cfg(not(loom))]
+mod warm;
 
 #[cfg(not(loom))]
 mod contact;
@@ -268,6 +278,8 @@ pub mod fuzzing;
 
 pub use tag::{Tagged, tag_of_name, tag_of_plain_data};
 
+#[cfg(not(loom))]
+pub use buffer::{Buffer, BufferError, SealedBuffer};
 #[cfg(not(loom))]
 pub use contact::{
     AcceptError, Address, AddressError, AdmitError, BindError, Caller, ConnectError, Connection,

@@ -7,6 +7,7 @@
 //! * The kernel hangs the line up when the last copy of the other end is closed, so also when its
 //!   holder dies. `shutdown` says the same while copies still exist.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use rustix::net::{SendFlags, Shutdown, send, shutdown};
 
 use crate::fork::{ForkSafeFd, Mark};
 use crate::packet::{self, Ahead};
+use crate::ticket::MAX_LANES;
 
 /// Tries of a bell that the kernel has no memory for.
 const BELL_TRIES: u32 = 8;
@@ -40,9 +42,9 @@ pub(crate) struct Line {
     /// `None` once it was given away.
     fd: Option<ForkSafeFd>,
     mark: Mark,
-    /// The lane's end that was found on the line. Locked while something is taken off it: what was
-    /// looked at is what is taken, also where two halves share the line.
-    lane: Mutex<Option<ForkSafeFd>>,
+    /// The ends of lanes that were found on the line, in their order. Locked while something is taken off
+    /// it: what was looked at is what is taken, also where two halves share the line.
+    lanes: Mutex<VecDeque<ForkSafeFd>>,
 }
 
 /// What became of a bell.
@@ -72,7 +74,7 @@ pub(crate) enum Heard {
 impl Line {
     /// Holds an end of a line from now on.
     pub(crate) fn hold(fd: ForkSafeFd) -> Self {
-        Self { mark: fd.mark(), fd: Some(fd), lane: Mutex::default() }
+        Self { mark: fd.mark(), fd: Some(fd), lanes: Mutex::default() }
     }
 
     /// Closes this copy without hanging up: somebody else has the line now.
@@ -94,18 +96,18 @@ impl Line {
         packet::send(fd, &LANE_END, &[end])
     }
 
-    /// The end of a lane that was found on the line.
-    pub(crate) fn take_lane(&self) -> Option<ForkSafeFd> {
-        self.found().take()
+    /// The ends of lanes that were found on the line, in their order.
+    pub(crate) fn take_lanes(&self) -> VecDeque<ForkSafeFd> {
+        std::mem::take(&mut *self.found())
     }
 
-    /// Keeps a lane as long as the line lasts.
-    pub(crate) fn keep_lane(&self, end: ForkSafeFd) {
-        self.found().get_or_insert(end);
+    /// Keeps lanes as long as the line lasts.
+    pub(crate) fn keep_lanes(&self, ends: impl IntoIterator<Item = ForkSafeFd>) {
+        self.found().extend(ends);
     }
 
-    fn found(&self) -> MutexGuard<'_, Option<ForkSafeFd>> {
-        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    fn found(&self) -> MutexGuard<'_, VecDeque<ForkSafeFd>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Rings at the other end. Never blocks, never raises `SIGPIPE`.
@@ -197,7 +199,7 @@ impl Line {
     /// Takes one packet off the line. `len`: what lies there, if that is known.
     fn take(&self, len: Option<usize>) -> Heard {
         let Ok(fd) = self.as_fd() else { return Heard::HungUp };
-        let mut lane = self.found();
+        let mut lanes = self.found();
         let ahead = match len {
             Some(len) => Ok(Ahead::Packet(len)),
             None => packet::look(fd, false),
@@ -206,7 +208,7 @@ impl Line {
             Ok(Ahead::Nothing) => Heard::Nothing,
             // The end of the line, or an empty packet, which only a hostile side sends.
             Ok(Ahead::Packet(0)) if self.is_hung_up() => Heard::HungUp,
-            Ok(Ahead::Packet(len)) if len == LANE_END.len() => take_lane_end(fd, &mut lane),
+            Ok(Ahead::Packet(len)) if len == LANE_END.len() => take_lane_end(fd, &mut lanes),
             Ok(Ahead::Packet(_)) => match packet::skip(fd) {
                 Err(Errno::AGAIN) => Heard::Nothing,
                 _ => Heard::Bell,
@@ -229,14 +231,13 @@ impl Line {
     }
 }
 
-/// Takes the packet with a lane's end. What comes beyond the one lane that an honest side sends is
+/// Takes the packet with a lane's end. What comes beyond the lanes that an honest side lets wait is
 /// dropped.
-fn take_lane_end(line: BorrowedFd<'_>, lane: &mut Option<ForkSafeFd>) -> Heard {
+fn take_lane_end(line: BorrowedFd<'_>, lanes: &mut VecDeque<ForkSafeFd>) -> Heard {
     match packet::take(line, &mut [0; LANE_END.len()]) {
         Ok((_, ends)) => {
-            for end in ends {
-                lane.get_or_insert(end);
-            }
+            let room = MAX_LANES.saturating_sub(lanes.len());
+            lanes.extend(ends.into_iter().take(room.min(1)));
             Heard::Bell
         }
         Err(Errno::AGAIN) => Heard::Nothing,

@@ -104,9 +104,20 @@ pub(crate) fn skip(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-/// Takes the packet at the head, whole or not at all. Never blocks. Gives its length and descriptors;
-/// `MSGSIZE`: it is longer than `bytes`; `MFILE`: this process may not have all the descriptors.
+/// Takes the packet at the head, whole or not at all. As [`look_into`].
 pub(crate) fn take(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+) -> Result<(usize, Vec<ForkSafeFd>), Errno> {
+    let taken = look_into(socket, bytes)?;
+    skip(socket)?;
+    Ok(taken)
+}
+
+/// The packet at the head, with copies of its descriptors; it stays there. Never blocks. Gives its length
+/// and descriptors; `MSGSIZE`: it is longer than `bytes`; `MFILE`: this process may not have all the
+/// descriptors.
+pub(crate) fn look_into(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
 ) -> Result<(usize, Vec<ForkSafeFd>), Errno> {
@@ -116,12 +127,10 @@ pub(crate) fn take(
     });
     // What has to be closed is closed only here, where nobody waits for it.
     let (len, fds) = taken.map_err(errno)?;
-    let len = len?;
-    skip(socket)?;
-    Ok((len, fds))
+    Ok((len?, fds))
 }
 
-/// The packet at the head, with copies of its descriptors; it stays there. As [`take`].
+/// As [`look_into`], for descriptors that a forked child may have.
 pub(crate) fn peek(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],

@@ -150,12 +150,24 @@ fn with_scratch<T>(work: impl FnOnce(&mut Arena) -> T) -> T {
     done
 }
 
-/// A sink that only counts.
-pub(crate) struct Count;
+/// The longest archive: rkyv's pointers are relative, and 32 bits wide.
+pub(crate) const MAX_VALUE: u64 = i32::MAX as u64;
+
+/// A sink that only counts, as far as an archive can reach. (Beyond, rkyv panics.)
+#[derive(Default)]
+pub(crate) struct Count(Cell<u64>);
+
+impl Count {
+    pub(crate) fn len(&self) -> u64 {
+        self.0.get()
+    }
+}
 
 impl Sink for Count {
-    fn put(&self, _: &[u8]) -> Option<()> {
-        Some(())
+    fn put(&self, bytes: &[u8]) -> Option<()> {
+        let len = self.0.get() + bytes.len() as u64;
+        self.0.set(len);
+        (len <= MAX_VALUE).then_some(())
     }
 }
 

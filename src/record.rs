@@ -1,46 +1,78 @@
 //! The record header: sixteen bytes before each payload, read and written as two words.
 //!
 //! ```text
-//!         byte 0        4      5        6         8            12          16
-//!              ┌────────┬──────┬────────┬─────────┬────────────┬───────────┐
-//!              │ length │ kind │ flags  │ ports   │ type tag   │ reserved  │ payload …
-//!              │  u32   │  u8  │ u8 = 0 │   u16   │    u32     │  u32 = 0  │
-//!              └────────┴──────┴────────┴─────────┴────────────┴───────────┘
-//!               ╰──── head: zero = not published ─╯╰──────── detail ───────╯
+//!         byte 0        4      5        6         8            12         14         16
+//!              ┌────────┬──────┬────────┬─────────┬────────────┬──────────┬──────────┐
+//!              │ length │ kind │ flags  │ ports   │ type tag   │ buffers  │ reserved │ payload …
+//!              │  u32   │  u8  │   u8   │   u16   │    u32     │   u16    │ u16 = 0  │
+//!              └────────┴──────┴────────┴─────────┴────────────┴──────────┴──────────┘
+//!               ╰──── head: zero = not published ─╯╰───────────── detail ────────────╯
 //! ```
 //!
 //! All fields are little-endian. `kind` is never 0, so a published head is never 0.
+//!
+//! * A **message** whose flags say *outside* has memory outside the ring; its payload in the ring then
+//!   begins with an [`Outside`]. If its payload is large, nothing comes after that.
+//! * A **filler** ends a lap.
+//! * A **link** is the last record of a ring: the queue goes on in another one. Its detail holds the base-2
+//!   logarithm of that ring's capacity in the place of the tag, or 0 if it goes back to the first ring.
+//! * The flag *next lane* says that what belongs to this record came first on a further lane.
+
+use bytemuck::{Pod, Zeroable};
 
 /// Bytes of a record header, and the alignment of records and payloads.
 pub(crate) const HEADER_LEN: u64 = 16;
 
-/// The most ports that one message carries.
+/// The most ports and buffers that one message carries.
 pub(crate) const MAX_PORTS: u16 = 1024;
 
 const KIND_MESSAGE: u8 = 1;
 const KIND_FILLER: u8 = 2;
+const KIND_LINK: u8 = 3;
+
+/// The message has memory outside the ring.
+pub(crate) const OUTSIDE: u8 = 1;
+/// Its descriptors came first on a further lane.
+pub(crate) const NEXT_LANE: u8 = 2;
 
 /// The room that a payload of `payload_len` bytes takes, with its header and padding.
 pub(crate) const fn record_len(payload_len: u64) -> u64 {
     HEADER_LEN + payload_len.next_multiple_of(HEADER_LEN)
 }
 
+/// What a message has outside the ring: the first bytes of its payload in the ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub(crate) struct Outside {
+    /// Bytes of a payload that has a memory of its own; 0 if the payload is in the ring.
+    pub(crate) large: u64,
+    /// Bytes of all buffers.
+    pub(crate) buffers: u64,
+}
+
+/// Bytes of an [`Outside`].
+pub(crate) const OUTSIDE_LEN: u32 = size_of::<Outside>() as u32;
+
+const _: () = assert!(OUTSIDE_LEN as u64 == HEADER_LEN, "what follows stays aligned");
+
 /// What a head says, after it was checked for form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Head {
     /// Not published yet.
     Empty,
-    /// A message with this many bytes of payload, and this many ports on the lane.
-    Message { len: u32, ports: u16 },
+    /// A message with this many bytes of payload in the ring, and this many ports on the lane.
+    Message { len: u32, flags: u8, ports: u16 },
     /// The rest of the lap is unused.
     Filler,
+    /// The queue goes on elsewhere.
+    Link { flags: u8 },
     /// No poster that keeps the protocol writes this.
     Broken,
 }
 
 /// The head of a message.
-pub(crate) const fn message_head(len: u32, ports: u16) -> u64 {
-    len as u64 | (KIND_MESSAGE as u64) << 32 | (ports as u64) << 48
+pub(crate) const fn message_head(len: u32, flags: u8, ports: u16) -> u64 {
+    len as u64 | (KIND_MESSAGE as u64) << 32 | (flags as u64) << 40 | (ports as u64) << 48
 }
 
 /// The head that ends a lap.
@@ -48,9 +80,14 @@ pub(crate) const fn filler_head() -> u64 {
     (KIND_FILLER as u64) << 32
 }
 
+/// The head that ends a ring.
+pub(crate) const fn link_head(flags: u8) -> u64 {
+    (KIND_LINK as u64) << 32 | (flags as u64) << 40
+}
+
 /// The second word of a header.
-pub(crate) const fn detail(tag: u32) -> u64 {
-    tag as u64
+pub(crate) const fn detail(tag: u32, buffers: u16) -> u64 {
+    tag as u64 | (buffers as u64) << 32
 }
 
 /// The type tag in the second word.
@@ -58,16 +95,33 @@ pub(crate) const fn tag_of(detail: u64) -> u32 {
     detail as u32
 }
 
+/// The number of buffers in the second word.
+pub(crate) const fn buffers_of(detail: u64) -> u16 {
+    (detail >> 32) as u16
+}
+
 /// Reads a head. Every 64-bit value has a meaning, most of them [`Head::Broken`].
 pub(crate) const fn parse_head(head: u64) -> Head {
     let len = head as u32;
     match head >> 32 {
         0 if len == 0 => Head::Empty,
-        rest if rest == KIND_MESSAGE as u64 => Head::Message { len, ports: 0 },
+        rest if rest == KIND_MESSAGE as u64 => Head::Message { len, flags: 0, ports: 0 },
         rest if rest == KIND_FILLER as u64 && len == 0 => Head::Filler,
-        rest if rest as u16 == KIND_MESSAGE as u16 && rest >> 16 <= MAX_PORTS as u64 => {
-            Head::Message { len, ports: (rest >> 16) as u16 }
-        }
-        _ => Head::Broken,
+        rest => parse_rare(rest as u8, (rest >> 8) as u8, (rest >> 16) as u16, len),
     }
+}
+
+#[cold]
+const fn parse_rare(kind: u8, flags: u8, ports: u16, len: u32) -> Head {
+    if kind == KIND_MESSAGE
+        && flags & !(OUTSIDE | NEXT_LANE) == 0
+        && ports <= MAX_PORTS
+        && (flags & OUTSIDE == 0 || len >= OUTSIDE_LEN)
+    {
+        return Head::Message { len, flags, ports };
+    }
+    if kind == KIND_LINK && flags & !NEXT_LANE == 0 && ports == 0 && len == 0 {
+        return Head::Link { flags };
+    }
+    Head::Broken
 }

@@ -18,22 +18,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{
-    MemfdFlags, SealFlags, Stat, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create,
-};
+use rustix::fs::{SealFlags, Stat, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate};
 use rustix::io::Errno;
 
 use crate::error::AttachError;
 use crate::layout::{
-    HEADER_LEN, Header, Identity, KNOWN_FEATURES, MAGIC, MAX_CAPACITY, MIN_CAPACITY, Side, VERSION,
-    rkyv_format,
+    HEADER_LEN, Header, Identity, KNOWN_FEATURES, MAGIC, MAX_CAPACITY, MIN_CAPACITY, Shape, Side,
+    VERSION, rkyv_format,
 };
+use crate::memfd;
 use crate::ring::{Memory, Reservation};
 
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 const LEGAL_LENS: std::ops::RangeInclusive<u64> =
-    HEADER_LEN + 2 * MIN_CAPACITY..=HEADER_LEN + 2 * MAX_CAPACITY;
+    HEADER_LEN + MIN_CAPACITY..=HEADER_LEN + 2 * MAX_CAPACITY;
 
 /// Whether a ring may have this capacity.
 pub(crate) const fn is_legal_capacity(capacity: u64) -> bool {
@@ -51,13 +50,43 @@ pub(crate) struct Segment {
 #[derive(Debug)]
 pub(crate) struct Mapping {
     map: MmapRaw,
-    capacity: [u64; 2],
+    shape: Shape,
     id: OnceLock<SegmentId>,
 }
 
+/// What is expected of a segment that somebody else made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    /// That of a channel.
+    Channel,
+    /// One grown ring, of this capacity if that is known.
+    Grown(Option<u64>),
+}
+
+impl Expected {
+    fn is_met(self, capacity: [u64; 2]) -> bool {
+        match self {
+            Self::Channel => capacity.into_iter().all(is_legal_capacity),
+            Self::Grown(expected) => {
+                let [found, none] = capacity;
+                is_legal_capacity(found) && none == 0 && expected.unwrap_or(found) == found
+            }
+        }
+    }
+}
+
 impl Mapping {
-    /// Verifies and maps what somebody else made; it may be tried again.
+    /// Verifies and maps the segment of a channel that somebody else made; it may be tried again.
     pub(crate) fn new(memfd: BorrowedFd<'_>) -> Result<Self, AttachError> {
+        Self::expect(Expected::Channel, memfd)
+    }
+
+    /// As [`new`](Self::new), for a grown ring, of this capacity if that is known.
+    pub(crate) fn grown(memfd: BorrowedFd<'_>, capacity: Option<u64>) -> Result<Self, AttachError> {
+        Self::expect(Expected::Grown(capacity), memfd)
+    }
+
+    fn expect(expected: Expected, memfd: BorrowedFd<'_>) -> Result<Self, AttachError> {
         let seals = fcntl_get_seals(memfd).map_err(|_| AttachError::NotSealed)?;
         if !seals.contains(SEALS) {
             return Err(AttachError::NotSealed);
@@ -67,8 +96,8 @@ impl Mapping {
         if !LEGAL_LENS.contains(&len) {
             return Err(AttachError::Size { found: len, expected: None });
         }
-        let capacity = Self::verify(memfd, len)?;
-        let mapping = Self::map(memfd, capacity).map_err(AttachError::os)?;
+        let shape = Self::verify(expected, memfd, len)?;
+        let mapping = Self::map(memfd, shape).map_err(AttachError::os)?;
         // Known already, so it need not be asked for.
         let _ = mapping.id.set(SegmentId::of(&stat));
         Ok(mapping)
@@ -80,7 +109,7 @@ impl Mapping {
     }
 
     /// Reads the identity once, from the file, and checks the copy.
-    fn verify(memfd: BorrowedFd<'_>, len: u64) -> Result<[u64; 2], AttachError> {
+    fn verify(expected: Expected, memfd: BorrowedFd<'_>, len: u64) -> Result<Shape, AttachError> {
         let mut identity: Identity = bytemuck::Zeroable::zeroed();
         let read = rustix::io::pread(memfd, bytemuck::bytes_of_mut(&mut identity), 0)
             .map_err(AttachError::os)?;
@@ -91,35 +120,35 @@ impl Mapping {
             return Err(AttachError::Version { ours: VERSION, theirs: identity.version });
         }
         check_features(identity.features)?;
-        let [first, second] = identity.capacity;
-        if !is_legal_capacity(first) || !is_legal_capacity(second) {
+        if !expected.is_met(identity.capacity) {
             return Err(AttachError::Capacity { found: identity.capacity });
         }
         let expected = Identity::segment_len(identity.capacity);
         if u64::from(identity.header_len) != HEADER_LEN || len != expected {
             return Err(AttachError::Size { found: len, expected: Some(expected) });
         }
-        Ok(identity.capacity)
+        identity.shape().ok_or(AttachError::NotASegment)
     }
 
-    fn map(memfd: BorrowedFd<'_>, capacity: [u64; 2]) -> Result<Self, Errno> {
-        let len = usize::try_from(Identity::segment_len(capacity)).map_err(|_| Errno::OVERFLOW)?;
+    fn map(memfd: BorrowedFd<'_>, shape: Shape) -> Result<Self, Errno> {
+        let len = Identity::segment_len(shape.capacity);
+        let len = usize::try_from(len).map_err(|_| Errno::OVERFLOW)?;
         let map = MmapOptions::new()
             .len(len)
             .map_raw(&memfd)
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
-        Ok(Self { map, capacity, id: OnceLock::new() })
+        Ok(Self { map, shape, id: OnceLock::new() })
     }
 }
 
 impl Segment {
-    /// Makes, seals and maps a fresh segment. The capacities are legal.
-    pub(crate) fn create(capacity: [u64; 2]) -> Result<Self, Errno> {
-        let memfd = make_memfd()?;
-        ftruncate(&memfd, Identity::segment_len(capacity))?;
+    /// Makes, seals and maps a fresh segment. The shape is legal.
+    pub(crate) fn create(shape: Shape) -> Result<Self, Errno> {
+        let memfd = memfd::make()?;
+        ftruncate(&memfd, Identity::segment_len(shape.capacity))?;
         fcntl_add_seals(&memfd, SEALS)?;
-        let segment = Mapping::map(memfd.as_fd(), capacity)?.held_by(memfd);
-        let words = Identity::new(capacity).to_words();
+        let segment = Mapping::map(memfd.as_fd(), shape)?.held_by(memfd);
+        let words = Identity::new(shape).to_words();
         for (place, word) in segment.header().identity.iter().zip(words) {
             // Relaxed: the descriptor is handed over later, and the kernel orders that.
             place.store(word, Ordering::Relaxed);
@@ -142,6 +171,20 @@ impl Segment {
         self.memfd.as_fd()
     }
 
+    pub(crate) fn shape(&self) -> Shape {
+        self.mapping.shape
+    }
+
+    /// Finds memory for bytes of the first ring, so that its lack shows here and not as a signal.
+    pub(crate) fn allocate(&self, from: u64, to: u64) -> Result<(), Errno> {
+        memfd::allocate(&self.memfd, HEADER_LEN + from, to - from)
+    }
+
+    /// Gives memory of the first ring back to the kernel; reading it gives zeros then.
+    pub(crate) fn give_back(&self, from: u64, to: u64) {
+        memfd::give_back(&self.memfd, HEADER_LEN + from, to - from);
+    }
+
     /// Which channel this is: an identity inside the segment could be forged.
     pub(crate) fn id(&self) -> io::Result<SegmentId> {
         if let Some(id) = self.mapping.id.get() {
@@ -160,17 +203,8 @@ pub(crate) struct SegmentId {
 }
 
 impl SegmentId {
-    fn of(stat: &Stat) -> Self {
+    pub(crate) fn of(stat: &Stat) -> Self {
         Self { device: stat.st_dev, inode: stat.st_ino }
-    }
-}
-
-fn make_memfd() -> Result<OwnedFd, Errno> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    match memfd_create(c"zeroport", flags | MemfdFlags::NOEXEC_SEAL) {
-        // Before Linux 6.3 the flag is unknown.
-        Err(Errno::INVAL) => memfd_create(c"zeroport", flags),
-        made => made,
     }
 }
 
@@ -200,12 +234,16 @@ unsafe impl Send for Region {}
 
 impl Region {
     pub(crate) fn new(segment: Arc<Segment>, ring: Side) -> Self {
-        let capacities = segment.mapping.capacity;
+        let capacities = segment.mapping.shape.capacity;
         let capacity = *ring.of(&capacities);
         let offset = Identity::ring_offset(capacities, ring) as usize;
         // SAFETY: S1: the data of both rings lies inside the mapping.
         let data = unsafe { segment.mapping.map.as_mut_ptr().add(offset) };
         Self { segment, data, ring, capacity }
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
     }
 
     /// The room of a reservation, for whoever fills it in place.
@@ -301,10 +339,11 @@ mod tests {
     use super::*;
 
     const CAPACITY: [u64; 2] = [MIN_CAPACITY, 2 * MIN_CAPACITY];
+    const SHAPE: Shape = Shape { capacity: CAPACITY, limit: [0, 1 << 20], reuse: true };
 
     /// A memfd that begins with `identity`, of any length and with any seals.
     fn forge(identity: Identity, len: u64, seals: SealFlags) -> OwnedFd {
-        let memfd = make_memfd().unwrap();
+        let memfd = memfd::make().unwrap();
         ftruncate(&memfd, len).unwrap();
         pwrite(&memfd, bytemuck::bytes_of(&identity), 0).unwrap();
         ftruncate(&memfd, len).unwrap();
@@ -313,7 +352,7 @@ mod tests {
     }
 
     fn honest() -> Identity {
-        Identity::new(CAPACITY)
+        Identity::new(SHAPE)
     }
 
     fn attach(identity: Identity) -> Result<Segment, AttachError> {
@@ -326,10 +365,10 @@ mod tests {
 
     #[test]
     fn what_was_created_can_be_attached() {
-        let created = Segment::create(CAPACITY).unwrap();
+        let created = Segment::create(SHAPE).unwrap();
         let memfd = created.memfd().try_clone_to_owned().unwrap();
         let attached = Segment::attach(memfd).unwrap();
-        assert_eq!(attached.mapping.capacity, CAPACITY);
+        assert_eq!(attached.shape(), SHAPE);
         // One memory: what is written here is read there.
         created.header().rings[1].released.store(7, Ordering::Relaxed);
         assert_eq!(attached.header().rings[1].released.load(Ordering::Relaxed), 7);
@@ -338,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_segment_can_neither_shrink_nor_grow_nor_be_unsealed() {
-        let segment = Segment::create(CAPACITY).unwrap();
+        let segment = Segment::create(SHAPE).unwrap();
         for len in [0, HEADER_LEN, Identity::segment_len(CAPACITY) + 1] {
             assert_eq!(ftruncate(segment.memfd(), len), Err(Errno::PERM));
         }
@@ -437,7 +476,7 @@ mod tests {
             );
         }
         // Too short for any segment, or for its own header.
-        for len in [0, 64, HEADER_LEN, HEADER_LEN + 2 * MIN_CAPACITY - 1] {
+        for len in [0, 64, HEADER_LEN, HEADER_LEN + MIN_CAPACITY - 1] {
             let error = refusal(Segment::attach(forge(honest(), len, SEALS)));
             assert!(matches!(error, AttachError::Size { found, expected: None } if found == len));
         }

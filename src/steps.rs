@@ -1,4 +1,4 @@
-//! The steps of a transfer, named: where a test may kill or stop a process, or have it look around.
+//! The steps of a transfer, of growing and of large payloads, named: where a test may kill or stop a process, or have it look around.
 
 /// A step that was just taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,20 @@ pub(crate) enum Step {
     Mapped,
     /// The port was adopted.
     Adopted,
+    /// A larger ring was made.
+    RingMade,
+    /// Its descriptor is on the lane.
+    RingSent,
+    /// The link that leads to it is visible.
+    Linked,
+    /// A link was found, and what belongs to it was not taken yet.
+    LinkFound,
+    /// The link was followed.
+    Followed,
+    /// A large payload was found, and is not mapped yet.
+    LargeFound,
+    /// A large payload was taken.
+    LargeTaken,
 }
 
 /// Called after each step. Does nothing, unless a test of this crate has asked for it.

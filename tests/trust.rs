@@ -198,7 +198,7 @@ fn one_trusted_end_keeps_the_whole_list_here() {
 // The carrier is what counts, not what the sender says: a hostile one clears the mark on its ticket, and
 // scribbles over all of the segment that is not in use. Nor can either make a trusted port of ours less.
 alone!(no_word_of_the_segment_or_the_sender_decides, || {
-    let trusts = |change: fn(&mut [u8; 32]), adopt: fn(&[u8], Vec<OwnedFd>) -> MessagePort| {
+    let trusts = |change: fn(&mut [u8; 80]), adopt: fn(&[u8], Vec<OwnedFd>) -> MessagePort| {
         [Trusted, Untrusted].map(|trust| {
             let MessageChannel { port1: _other, port2 } =
                 ChannelOptions::new().trust(trust).open().unwrap();
@@ -219,9 +219,9 @@ alone!(no_word_of_the_segment_or_the_sender_decides, || {
     // SAFETY: nobody but this test has had them.
     let from_us: fn(&[u8], Vec<OwnedFd>) -> MessagePort =
         |ticket, fds| unsafe { MessagePort::from_descriptors_trusted(ticket, fds) }.unwrap();
-    let unchanged = |_: &mut [u8; 32]| {};
-    let cleared = |ticket: &mut [u8; 32]| ticket[5] &= !4;
-    let set = |ticket: &mut [u8; 32]| ticket[5] |= 4;
+    let unchanged = |_: &mut [u8; 80]| {};
+    let cleared = |ticket: &mut [u8; 80]| ticket[5] &= !4;
+    let set = |ticket: &mut [u8; 80]| ticket[5] |= 4;
     for change in [unchanged, cleared, set] {
         assert_eq!(trusts(change, from_strangers), [Untrusted, Untrusted]);
     }

@@ -249,7 +249,7 @@ impl Caller {
         // Its descriptor makes room for the channel's.
         drop(credentials);
         let options = options.for_strangers();
-        let segment = options.make_segment()?;
+        let segment = options.make_segment(false)?;
         welcome::offer(segment, line, options).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => AdmitError::Gone,
             _ => AdmitError::Os(error),

@@ -1,22 +1,30 @@
 //! Taking ports that somebody else has given away: verify → map → adopt.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use crate::SealedBuffer;
+use crate::block::{NotSealed, View};
 use crate::epoch;
 use crate::error::{AttachError, TakeError};
-use crate::lane::{Arrival, Incoming, NotHere, Outgoing};
+use crate::lane::{Arrival, Attaching, BufferArrival, Incoming, NotHere, Outgoing, PortArrival};
 use crate::line::Line;
 use crate::segment::Segment;
 use crate::steps::{Step, reach};
-use crate::ticket::Standing;
+use crate::ticket::{Place, Standing};
 
-use super::parts::{Lanes, PortParts, Trusts};
+use super::parts::{Lanes, PortParts, Trusts, check_limits};
 use super::{Message, MessagePort, Trust, WaitStrategy};
 
 impl Message<'_> {
     /// How many ports came with the message and were not taken yet.
     pub fn port_count(&self) -> usize {
-        self.ports().map_or(0, |ports| ports.left())
+        self.parcel().map_or(0, |parcel| parcel.left()[0])
+    }
+
+    /// How many buffers came with the message and were not taken yet.
+    pub fn buffer_count(&self) -> usize {
+        self.parcel().map_or(0, |parcel| parcel.left()[1])
     }
 
     /// Takes the next port that came with the message; `None` after the last. They come in the order
@@ -46,20 +54,90 @@ impl Message<'_> {
     /// [`TakeError::Os`]: nothing was taken, try again.
     /// [`TakeError::Attach`]: this one is none or somebody else's, go on with the next.
     pub fn take_port(&self) -> Result<Option<MessagePort>, TakeError> {
-        let Some(parcel) = self.ports() else { return Ok(None) };
+        let Some(parcel) = self.parcel() else { return Ok(None) };
         let receiver = self.receiver();
-        let endpoint = &receiver.hold().endpoint;
-        if !endpoint.is_original() {
+        if !receiver.is_original() {
             return Err(TakeError::Detached);
         }
-        let index = parcel.taken();
-        match receiver.take_port(parcel) {
-            Ok(None) => Ok(None),
-            Ok(Some(arrival)) => adopt(arrival, endpoint.trust())
+        let [index, _] = parcel.taken();
+        match receiver.take_from(parcel, true) {
+            Ok(Some(Arrival::Port(arrival))) => adopt(*arrival, receiver.hold().endpoint.trusts())
                 .map(Some)
                 .map_err(|source| TakeError::Attach { index, source }),
+            Ok(_) => Ok(None),
             Err(error) => Err(self.not_here(error)),
         }
+    }
+
+    /// Takes the next buffer that came with the message; `None` after the last. They come in the order in
+    /// which they were listed, apart from the ports. What is not taken goes with the message.
+    ///
+    /// ```
+    /// use zeroport::{Buffer, MessageChannel, transfer};
+    ///
+    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// let mut frame = Buffer::new(1 << 20)?;
+    /// frame.fill(7);
+    /// port1.post_bytes_with(b"a frame", transfer![frame])?;
+    ///
+    /// let message = port2.recv()?;
+    /// assert_eq!(message.buffer_count(), 1);
+    /// while let Some(frame) = message.take_buffer()? {
+    ///     assert!(frame.iter().all(|byte| *byte == 7)); // the very memory that was filled
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`TakeError::Os`]: nothing was taken, try again. [`TakeError::Violated`]: what came is not sealed
+    /// memory of the length that was told; the channel was closed.
+    pub fn take_buffer(&self) -> Result<Option<SealedBuffer>, TakeError> {
+        let Some(parcel) = self.parcel() else { return Ok(None) };
+        if !self.receiver().is_original() {
+            return Err(TakeError::Detached);
+        }
+        match self.receiver().take_from(parcel, false) {
+            Ok(Some(Arrival::Buffer(arrival))) => {
+                open(arrival).map(Some).map_err(|error| self.not_here(error))
+            }
+            Ok(_) => Ok(None),
+            Err(error) => Err(self.not_here(error)),
+        }
+    }
+
+    /// Takes the buffers of the message, exactly so many. See [`take_buffer`](Self::take_buffer).
+    ///
+    /// ```
+    /// use zeroport::{Buffer, MessageChannel, transfer};
+    ///
+    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// let MessageChannel { port1: port3, port2: port4 } = MessageChannel::new()?;
+    /// port1.post_bytes_with(b"", transfer![Buffer::from_slice(b"text")?, port3])?;
+    ///
+    /// let message = port2.recv()?;
+    /// let [text] = message.take_buffers()?;
+    /// let [port3] = message.take_ports()?;
+    /// port3.post_bytes_with(b"", transfer![text])?; // forwarded: nothing is copied
+    /// let [text] = port4.recv()?.take_buffers()?;
+    /// assert_eq!(&*text, b"text");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`TakeError::Count`] if there are more or fewer, and as [`take_buffer`](Self::take_buffer).
+    pub fn take_buffers<const N: usize>(&self) -> Result<[SealedBuffer; N], TakeError> {
+        let found = self.buffer_count();
+        let count = TakeError::Count { expected: N, found };
+        if found != N {
+            return Err(count);
+        }
+        let mut buffers = Vec::with_capacity(N);
+        while let Some(buffer) = self.take_buffer()? {
+            buffers.push(buffer);
+        }
+        buffers.try_into().map_err(|_| count)
     }
 
     fn not_here(&self, error: NotHere) -> TakeError {
@@ -116,7 +194,7 @@ impl Message<'_> {
     /// As [`take_port`](Self::take_port). Ports that were taken before a [`TakeError::Attach`] are
     /// closed.
     pub fn take_all_ports(&self) -> Result<Vec<MessagePort>, TakeError> {
-        if let Some(parcel) = self.ports() {
+        if let Some(parcel) = self.parcel() {
             // All of them before the first is adopted: who runs out of memory has taken none.
             self.receiver().map_ports(parcel).map_err(|error| self.not_here(error))?;
         }
@@ -128,30 +206,55 @@ impl Message<'_> {
     }
 }
 
+/// Makes a buffer of what arrived.
+fn open(arrival: BufferArrival) -> Result<SealedBuffer, NotHere> {
+    let BufferArrival { memfd, len } = arrival;
+    let memfd = memfd.into_owned().ok_or(NotHere::Broken)?;
+    match View::new(memfd.as_fd(), len) {
+        Ok(view) => Ok(SealedBuffer::from_sealed(view.held_by(memfd))),
+        Err(NotSealed::Broken) => Err(NotHere::Broken),
+        Err(NotSealed::Os(errno)) => Err(NotHere::Refused(errno)),
+    }
+}
+
 /// Makes a port of what arrived on a carrier: the one who comes first is its holder.
-pub(super) fn adopt(arrival: Arrival, carrier: Trust) -> Result<MessagePort, AttachError> {
-    let Arrival { ticket, segment, mapping, line, incoming, outgoing } = arrival;
+pub(super) fn adopt(arrival: PortArrival, carrier: Trusts) -> Result<MessagePort, AttachError> {
+    let PortArrival { ticket, segment, line, grown, incoming, outgoing } = arrival;
     let standing = ticket.standing().ok_or(AttachError::NotAPort)?;
-    let memfd = segment.into_owned().ok_or(AttachError::Detached)?;
-    let segment = Arc::new(match mapping {
-        Some(mapping) => mapping.held_by(memfd),
-        None => Segment::attach(memfd)?,
-    });
+    let said = ticket.trust();
+    let trust = |is_trusted| if is_trusted { Trust::Trusted } else { Trust::Untrusted };
+    let trusts = Trusts {
+        port: trust(carrier.port == Trust::Trusted && !said.is_untrusted),
+        channel: trust(said.is_of_trusted_channel),
+        accepts: carrier.accepts,
+    };
+    let segment = Arc::new(segment.attach()?);
+    if trusts.port == Trust::Untrusted {
+        check_limits(&segment, standing.side, carrier.accepts)?;
+    }
+    let [posts_to, reads] = grown;
+    let grown = [
+        posts_to.map(|ring| attach_grown(ring, standing.next)).transpose()?,
+        reads.map(|ring| attach_grown(ring, standing.read)).transpose()?,
+    ];
     reach(Step::Mapped);
     let word = &standing.side.of(&segment.header().sides).epoch;
     let epoch = epoch::adopt(word, standing.epoch).ok_or(AttachError::Detached)?;
     reach(Step::Adopted);
     // Not before: what is refused may be a copy of somebody else's line, which must not be hung up.
     let line = Line::hold(line);
-    let said = ticket.trust();
-    let trust = |is_trusted| if is_trusted { Trust::Trusted } else { Trust::Untrusted };
-    let trusts = Trusts {
-        port: trust(carrier == Trust::Trusted && !said.is_untrusted),
-        channel: trust(said.is_of_trusted_channel),
-    };
-    let incoming = incoming.map(Incoming::new);
-    let outgoing = outgoing.map(Outgoing::new);
-    let parts = PortParts { segment, line, lanes: Lanes { incoming, outgoing } };
+    let incoming = incoming.into_iter().map(Incoming::new).collect();
+    let lanes =
+        Lanes { incoming, outgoing: outgoing.map(Outgoing::new), described: ticket.lanes() };
+    let parts = PortParts { segment, line, lanes, grown };
     let strategy = WaitStrategy::default();
     Ok(MessagePort::assemble(Standing { epoch, ..standing }, parts, trusts, strategy))
+}
+
+/// A grown ring in which a port stands at `place`.
+fn attach_grown(ring: Attaching, place: Place) -> Result<Segment, AttachError> {
+    let segment = ring.attach()?;
+    let [capacity, _] = segment.shape().capacity;
+    let is_inside = place.grown.is_some_and(|at| at < capacity);
+    if is_inside { Ok(segment) } else { Err(AttachError::NotAPort) }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::epoch::{self, Epoch};
 use crate::error::{OpenError, SpawnError};
 use crate::fork::ForkSafeFd;
-use crate::layout::{DEFAULT_CAPACITY, MAX_CAPACITY, MIN_CAPACITY, Side};
+use crate::layout::{
+    DEFAULT_CAPACITY, DEFAULT_LIMIT, MAX_CAPACITY, MAX_LIMIT, MIN_CAPACITY, Shape, Side,
+};
 use crate::line::Line;
 use crate::packet;
 use crate::segment::{Segment, is_legal_capacity};
@@ -67,13 +69,15 @@ impl MessageChannel {
 ///
 /// let MessageChannel { port1, port2 } =
 ///     ChannelOptions::new().capacity(1 << 20).wait_strategy(WaitStrategy::Sleep).open()?;
-/// assert_eq!(port1.max_payload(), (1 << 19) - 32);
+/// assert_eq!(port1.max_in_ring(), (1 << 19) - 32);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use = "options make nothing until they are opened"]
 pub struct ChannelOptions {
     capacity: [u64; 2],
+    limit: [u64; 2],
+    warm: bool,
     trust: Option<Trust>,
     /// Whether the other end trusts ours, if that is another matter.
     channel: Option<Trust>,
@@ -93,11 +97,14 @@ pub(crate) struct Parts {
 }
 
 impl ChannelOptions {
-    /// The defaults: 64 KiB for each direction, adaptive waiting, and trust by where the other side
-    /// comes from (see [`trust`](Self::trust)).
+    /// The defaults: for each direction a ring of 64 KiB and 256 MiB that may wait beyond it; adaptive
+    /// waiting; memory for large payloads that is used again; and trust by where the other side comes from
+    /// (see [`trust`](Self::trust)).
     pub const fn new() -> Self {
         Self {
             capacity: [DEFAULT_CAPACITY; 2],
+            limit: [DEFAULT_LIMIT; 2],
+            warm: true,
             trust: None,
             channel: None,
             strategy: WaitStrategy::Adaptive,
@@ -105,8 +112,8 @@ impl ChannelOptions {
     }
 
     /// Bytes of the ring in each direction: a power of two from 4 KiB to 1 GiB, checked when the
-    /// channel is opened. Memory is taken as it is first used. The longest payload is half the
-    /// capacity less 32 bytes.
+    /// channel is opened. Memory is taken as it is first used. Payloads of up to half the capacity less
+    /// 32 bytes travel in the ring, longer ones in a memory of their own.
     pub const fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = [bytes; 2];
         self
@@ -120,7 +127,7 @@ impl ChannelOptions {
     ///
     /// let MessageChannel { port1, port2 } =
     ///     ChannelOptions::new().capacities(1 << 20, 4 << 10).open()?;
-    /// assert!(port1.max_payload() > port2.max_payload());
+    /// assert!(port1.max_in_ring() > port2.max_in_ring());
     ///
     /// let error = ChannelOptions::new().capacities(1 << 20, 5000).open().unwrap_err();
     /// assert!(matches!(error, OpenError::Capacity { requested: 5000, .. }));
@@ -128,6 +135,42 @@ impl ChannelOptions {
     /// ```
     pub const fn capacities(mut self, first: u64, second: u64) -> Self {
         self.capacity = [first, second];
+        self
+    }
+
+    /// How many bytes may wait in each direction beyond the ring: in rings by which the queue grows, in
+    /// large payloads and in buffers. Checked when the channel is opened; at most 64 TiB.
+    ///
+    /// While they may, a post does not wait. Above, `post` waits and `try_post` is
+    /// [`Full`](crate::PostError::Full). One message that is larger by itself may pass when nothing else
+    /// waits. With 0 the queue never grows.
+    ///
+    /// ```
+    /// use zeroport::{ChannelOptions, MessageChannel, PostError};
+    ///
+    /// let MessageChannel { port1, port2 } = ChannelOptions::new().limit(0).open()?;
+    /// while port1.try_post_pod(&7u64).is_ok() {} // until the ring is full
+    /// assert!(matches!(port1.try_post_pod(&7u64), Err(PostError::Full { .. })));
+    /// # drop(port2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub const fn limit(mut self, bytes: u64) -> Self {
+        self.limit = [bytes; 2];
+        self
+    }
+
+    /// As [`limit`](Self::limit), apart for each direction: what `port1` posts (or the parent, when
+    /// spawning), and what `port2` (or the child) posts.
+    pub const fn limits(mut self, first: u64, second: u64) -> Self {
+        self.limit = [first, second];
+        self
+    }
+
+    /// Whether memory for large payloads is used again, if both sides trust each other. It is much faster:
+    /// page faults are most of what a large payload costs. A sender keeps at most 32 MiB so, until the
+    /// channel is quiet for a tenth of a second.
+    pub const fn warm(mut self, is_warm: bool) -> Self {
+        self.warm = is_warm;
         self
     }
 
@@ -169,22 +212,29 @@ impl ChannelOptions {
         crate::spawn::spawn_with(self, command)
     }
 
+    /// Both ends are ours, or a child's, who trusts us.
     pub(crate) fn make(self) -> Result<Parts, OpenError> {
-        let segment = self.make_segment()?;
+        let reuse = self.warm && self.trust_of_ports() == Trust::Trusted;
+        let segment = self.make_segment(reuse)?;
         let lines = packet::pair().map_err(OpenError::Os)?;
         Ok(Parts { segment, lines })
     }
 
     /// The memory alone, for a line that is there already.
-    pub(crate) fn make_segment(self) -> Result<Arc<Segment>, OpenError> {
+    pub(crate) fn make_segment(self, reuse: bool) -> Result<Arc<Segment>, OpenError> {
+        for requested in self.limit {
+            if requested > MAX_LIMIT {
+                return Err(OpenError::Limit { requested, max: MAX_LIMIT });
+            }
+        }
         for requested in self.capacity {
             if !is_legal_capacity(requested) {
                 let (min, max) = (MIN_CAPACITY, MAX_CAPACITY);
                 return Err(OpenError::Capacity { requested, min, max });
             }
         }
-        let segment =
-            Segment::create(self.capacity).map_err(|error| OpenError::Os(error.into()))?;
+        let shape = Shape { capacity: self.capacity, limit: self.limit, reuse };
+        let segment = Segment::create(shape).map_err(|error| OpenError::Os(error.into()))?;
         for side in &segment.header().sides {
             epoch::set(&side.epoch, Epoch::FIRST);
         }
@@ -199,6 +249,11 @@ impl ChannelOptions {
     /// For the channel to a child, who trusts us whatever we think of it.
     pub(crate) fn for_child(self) -> Self {
         Self { channel: Some(Trust::Trusted), ..self }
+    }
+
+    /// Bytes that may wait in one direction, as far as these options go.
+    pub(crate) fn accepts(self) -> u64 {
+        self.capacity.into_iter().chain(self.limit).max().unwrap_or(0)
     }
 
     pub(super) fn trust_of_channel(self) -> Trust {

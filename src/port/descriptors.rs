@@ -13,9 +13,11 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::error::{AttachError, PostError};
 use crate::fork::ForkSafeFd;
-use crate::lane::Arrival;
+use crate::lane::PortArrival;
+use crate::layout::DEFAULT_LIMIT;
 use crate::ticket::{Kind, TICKET_LEN, Ticket};
 
+use super::parts::Trusts;
 use super::transfer::Departing;
 use super::transfer_list::TransferError;
 use super::{MessagePort, Trust, adopt};
@@ -30,7 +32,8 @@ use super::{MessagePort, Trust, adopt};
 pub struct PortDescriptors {
     /// What the port is and where it stands: bytes to be passed beside the descriptors.
     pub ticket: [u8; TICKET_LEN],
-    /// Two to four descriptors, in this order: the segment, the line, and the lanes that it has.
+    /// Two descriptors or more, in this order: the segment, the line, and whatever else the port has now:
+    /// the rings that its queues have grown by, and the lanes.
     pub descriptors: Vec<OwnedFd>,
 }
 
@@ -163,7 +166,8 @@ fn import(ticket: &[u8], fds: Vec<OwnedFd>, trust: Trust) -> Result<MessagePort,
         bytemuck::try_pod_read_unaligned(ticket).map_err(|_| AttachError::NotAPort)?;
     let ((), fds) = ForkSafeFd::make_all(|| Ok(((), fds))).map_err(AttachError::Os)?;
     let mut fds = fds.into_iter();
-    let arrival = Arrival::new(ticket, &mut fds)
+    let arrival = PortArrival::new(ticket, &mut fds)
         .filter(|_| ticket.kind() == Some(Kind::Port) && fds.next().is_none());
-    adopt::adopt(arrival.ok_or(AttachError::NotAPort)?, trust)
+    let trusts = Trusts { port: trust, channel: trust, accepts: DEFAULT_LIMIT };
+    adopt::adopt(arrival.ok_or(AttachError::NotAPort)?, trusts)
 }

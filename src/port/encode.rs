@@ -11,11 +11,13 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use crate::error::{BatchError, PostError};
-use crate::payload::{Count, EncodeError, Postable, Sink, encode};
+use crate::payload::{Count, EncodeError, MAX_VALUE, Postable, Sink, encode};
+use crate::queue::Poster;
 use crate::ring::Reservation;
 use crate::segment::Region;
 use crate::tag::value_tag;
 
+use super::large::Large;
 use super::post::{Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
 
@@ -105,10 +107,8 @@ impl Sender {
         mut list: TransferList,
     ) -> Result<(), TransferError> {
         let encoded = self.check().and_then(|()| self.check_carrier(&mut list)).and_then(|()| {
-            let bytes = RefCell::default();
-            let encoded = encode(value, &bytes);
-            let refused = |error: EncodeError| error.into_source().unwrap_or_else(fickle);
-            encoded.map_err(|error| PostError::Encode(refused(error)))?;
+            let bytes = RefCell::<Vec<u8>>::default();
+            encode(value, &bytes).map_err(|error| refused(error, bytes.borrow().len() as u64))?;
             // A fork, or the end of the channel, may have come from inside the serialiser.
             self.check().map(|()| bytes.into_inner())
         });
@@ -120,20 +120,68 @@ impl Sender {
 
     #[cold]
     fn post_measured<T: Postable>(&self, value: &T, patience: Patience) -> Result<(), PostError> {
-        let len = encode(value, &Count)
-            .map_err(|error| PostError::Encode(error.into_source().unwrap_or_else(fickle)))?;
+        let count = Count::default();
+        let len = encode(value, &count).map_err(|error| refused(error, count.len()))?;
         self.check()?;
+        if len > self.max_in_ring() {
+            return self.post_large_value(value, len, patience);
+        }
         self.take_turn()?;
         let reservation = self.reserve_room(len as u64, patience)?;
         self.serialise(value, reservation, patience)
             .unwrap_or_else(|| Err(PostError::Encode(fickle())))
     }
+
+    /// Serialises into a memory of its own, and posts that.
+    fn post_large_value<T: Postable>(
+        &self,
+        value: &T,
+        len: usize,
+        patience: Patience,
+    ) -> Result<(), PostError> {
+        let sink = Filling {
+            large: RefCell::new(self.make_large(len as u64, patience)?),
+            len: Cell::default(),
+        };
+        let encoded = encode(value, &sink);
+        let len = encoded
+            .map_err(|error| PostError::Encode(error.into_source().unwrap_or_else(fickle)))?;
+        self.check()?;
+        let large = sink.large.into_inner().finish(len as u64)?;
+        let posted = self.post_finished(large, value_tag::<T>(), patience, TransferList::new());
+        posted.map_err(|refused| refused.source)
+    }
+}
+
+/// Why a value could not be serialised to a sink that takes whatever is not too large.
+fn refused(error: EncodeError, len: u64) -> PostError {
+    match error.into_source() {
+        Some(source) => PostError::Encode(source),
+        None => PostError::TooLarge { len, max: MAX_VALUE },
+    }
+}
+
+/// Large memory as it is filled.
+struct Filling {
+    large: RefCell<Large>,
+    len: Cell<usize>,
+}
+
+impl Sink for Filling {
+    fn put(&self, bytes: &[u8]) -> Option<()> {
+        let from = self.len.get();
+        let to = from + bytes.len();
+        self.large.borrow_mut().bytes_mut().get_mut(from..to)?.copy_from_slice(bytes);
+        self.len.set(to);
+        Some(())
+    }
 }
 
 impl Sink for RefCell<Vec<u8>> {
     fn put(&self, bytes: &[u8]) -> Option<()> {
-        self.borrow_mut().extend_from_slice(bytes);
-        Some(())
+        let mut all = self.borrow_mut();
+        all.extend_from_slice(bytes);
+        (all.len() as u64 <= MAX_VALUE).then_some(())
     }
 }
 
@@ -155,6 +203,7 @@ pub(super) struct Serialisers {
 #[derive(Clone, Copy, Debug)]
 struct Open {
     number: u64,
+    is_grown: bool,
     offset: u64,
     len: u64,
 }
@@ -162,16 +211,16 @@ struct Open {
 impl Serialisers {
     /// Takes the room from whoever writes into the ring now; saves what it has written.
     #[inline]
-    pub(super) fn interrupt(&self, memory: &Region) {
+    pub(super) fn interrupt(&self, queue: &Poster<Region>) {
         if let Some(open) = self.open.take() {
-            self.save(open, memory);
+            self.save(open, queue);
         }
     }
 
     #[cold]
-    fn save(&self, open: Open, memory: &Region) {
+    fn save(&self, open: Open, queue: &Poster<Region>) {
         let mut words = vec![0u64; open.len.div_ceil(8) as usize];
-        memory.copy_out(open.offset, &mut words);
+        queue.with_memory(open.is_grown, |memory| memory.copy_out(open.offset, &mut words));
         let mut bytes = bytemuck::cast_slice(&words).to_vec();
         bytes.truncate(open.len as usize);
         self.interrupted.borrow_mut().push((open.number, bytes));
@@ -199,8 +248,8 @@ impl<'p> Work<'p> {
         let serialisers = &sender.serialisers;
         let number = serialisers.last.get() + 1;
         serialisers.last.set(number);
-        let offset = reservation.payload_offset();
-        serialisers.open.set(Some(Open { number, offset, len: 0 }));
+        let (is_grown, offset) = (reservation.is_grown(), reservation.payload_offset());
+        serialisers.open.set(Some(Open { number, is_grown, offset, len: 0 }));
         Self { sender, number, room: reservation.payload_len(), private: RefCell::default() }
     }
 
@@ -236,7 +285,7 @@ impl Sink for Work<'_> {
         // A fork may have come from inside the serialiser.
         if !self.sender.is_original()
             || len > self.room
-            || !self.sender.memory().write(open.offset + open.len, bytes)
+            || !self.sender.write(open.is_grown, open.offset + open.len, bytes)
         {
             return None;
         }

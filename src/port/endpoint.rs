@@ -75,6 +75,11 @@ impl Endpoint {
         self.side
     }
 
+    pub(super) fn trusts(&self) -> Trusts {
+        self.trusts
+    }
+
+    #[inline(always)]
     pub(super) fn trust(&self) -> Trust {
         self.trusts.port
     }

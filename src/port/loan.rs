@@ -4,8 +4,11 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use crate::error::PostError;
+use crate::record::OUTSIDE_LEN;
 use crate::ring::{Content, Reservation};
+use crate::segment::Region;
 
+use super::large::Large;
 use super::post::{Patience, Sender, UNTAGGED};
 use super::transfer_list::{TransferError, TransferList};
 
@@ -31,27 +34,46 @@ use super::transfer_list::{TransferError, TransferList};
 pub struct Loan<'p> {
     sender: &'p Sender,
     room: Room,
+    len: usize,
 }
 
 enum Room {
-    /// In the ring.
+    /// In the first ring.
     Ring(Reservation),
+    /// In a grown ring.
+    Grown(Reservation, Region),
     /// In private memory: the other side of an untrusted port could change it while it is filled.
     Private(Reservation, Box<[u8]>),
+    /// In a memory of its own.
+    Large(Large, Patience),
     /// Published.
     Gone,
 }
 
 impl<'p> Loan<'p> {
-    pub(super) fn new(sender: &'p Sender, reservation: Reservation) -> Self {
+    /// A loan of `len` bytes in a reservation that is longer by an [`Outside`](crate::record::Outside).
+    pub(super) fn new(sender: &'p Sender, reservation: Reservation, len: usize) -> Self {
         sender.set_loaned(true);
-        let room = if sender.is_trusted() {
-            Room::Ring(reservation)
+        let room = if !sender.is_trusted() {
+            Room::Private(reservation, vec![0; len].into_boxed_slice())
         } else {
-            let private = vec![0; reservation.payload_len() as usize];
-            Room::Private(reservation, private.into_boxed_slice())
+            match sender.queue().grown() {
+                Some((memory, _)) if reservation.is_grown() => Room::Grown(reservation, memory),
+                _ => Room::Ring(reservation),
+            }
         };
-        Self { sender, room }
+        Self { sender, room, len }
+    }
+
+    /// A loan in a memory of its own.
+    pub(super) fn large(
+        sender: &'p Sender,
+        large: Large,
+        patience: Patience,
+    ) -> Result<Self, PostError> {
+        sender.set_loaned(true);
+        let len = large.bytes().len();
+        Ok(Self { sender, room: Room::Large(large, patience), len })
     }
 
     /// Posts the first `len` bytes as one message, untagged.
@@ -82,9 +104,9 @@ impl<'p> Loan<'p> {
     /// # Errors
     ///
     /// As [`publish`](Self::publish).
-    pub fn publish_tagged(mut self, len: usize, tag: u32) -> Result<(), PostError> {
-        let reservation = self.fill(len)?;
-        self.sender.publish(reservation, len, tag)
+    pub fn publish_tagged(self, len: usize, tag: u32) -> Result<(), PostError> {
+        let posted = self.publish_list(len, tag, TransferList::new());
+        posted.map_err(|refused| refused.source)
     }
 
     /// As [`publish_tagged`](Self::publish_tagged), and gives ports away with the message; waits until
@@ -107,40 +129,81 @@ impl<'p> Loan<'p> {
     /// [`TransferError`] with the list, and as its source what [`publish`](Self::publish) says or
     /// [`PostError::Untransferable`], [`PostError::TooManyPorts`], [`PostError::Os`].
     pub fn publish_with(
-        mut self,
+        self,
         len: usize,
         tag: u32,
         list: impl Into<TransferList>,
     ) -> Result<(), TransferError> {
-        let (mut list, sender) = (list.into(), self.sender);
-        match sender.check_carrier(&mut list).and_then(|()| self.fill(len)) {
-            Err(source) => Err(TransferError::new(list, source)),
-            Ok(reservation) if list.is_empty() => sender
-                .publish(reservation, len, tag)
-                .map_err(|source| TransferError::new(list, source)),
-            Ok(reservation) => {
-                let content = Content::plain(len, tag);
-                sender.give_away(reservation, content, Patience::FOR_EVER, list)
-            }
-        }
+        self.publish_list(len, tag, list.into())
     }
 
-    /// The reservation, with the message in it.
-    fn fill(&mut self, len: usize) -> Result<Reservation, PostError> {
-        if len > self.len() {
-            return Err(PostError::TooLarge { len: len as u64, max: self.len() as u64 });
+    fn publish_list(
+        mut self,
+        len: usize,
+        tag: u32,
+        mut list: TransferList,
+    ) -> Result<(), TransferError> {
+        let sender = self.sender;
+        if let Err(source) = sender.check_carrier(&mut list).and_then(|()| self.check(len)) {
+            return Err(TransferError::new(list, source));
         }
-        self.sender.check()?;
-        match std::mem::replace(&mut self.room, Room::Gone) {
-            Room::Ring(reservation) => Ok(reservation),
+        let room = std::mem::replace(&mut self.room, Room::Gone);
+        if let Room::Large(large, patience) = room {
+            // What is posted from now on is not refused for its sake.
+            drop(self);
+            return match large.finish(len as u64) {
+                Ok(large) => sender.post_finished(large, tag, patience, list),
+                Err(source) => Err(TransferError::new(list, source)),
+            };
+        }
+        // Buffers need room before the payload.
+        let before = if list.counts()[1] == 0 { 0 } else { OUTSIDE_LEN as usize };
+        let Some(reservation) = self.settle(room, len, before) else {
+            // Not reached: who publishes has consumed the loan.
+            return Err(TransferError::new(list, PostError::Busy));
+        };
+        if list.is_empty() {
+            let posted = sender.publish(reservation, len, tag);
+            return posted.map_err(|source| TransferError::new(list, source));
+        }
+        let content = Content::plain(before + len, tag);
+        sender.give_away(reservation, content, Patience::FOR_EVER, list, None)
+    }
+
+    fn check(&self, len: usize) -> Result<(), PostError> {
+        if len > self.len {
+            return Err(PostError::TooLarge { len: len as u64, max: self.len as u64 });
+        }
+        self.sender.check()
+    }
+
+    /// The reservation, with the message in it, `before` bytes from its beginning.
+    fn settle(&self, room: Room, len: usize, before: usize) -> Option<Reservation> {
+        match room {
+            Room::Ring(mut reservation) => {
+                let first = self.sender.queue().first().memory();
+                shift(first.room(&mut reservation), len, before);
+                Some(reservation)
+            }
+            Room::Grown(mut reservation, memory) => {
+                shift(memory.room(&mut reservation), len, before);
+                Some(reservation)
+            }
             Room::Private(reservation, private) => {
                 let filled = private.get(..len).unwrap_or_default();
-                self.sender.memory().write(reservation.payload_offset(), filled);
-                Ok(reservation)
+                let offset = reservation.payload_offset() + before as u64;
+                self.sender.write(reservation.is_grown(), offset, filled);
+                Some(reservation)
             }
-            // Not reached: who publishes has consumed the loan.
-            Room::Gone => Err(PostError::Busy),
+            Room::Large(..) | Room::Gone => None,
         }
+    }
+}
+
+/// Moves the first `len` bytes back.
+fn shift(room: &mut [u8], len: usize, by: usize) {
+    if by > 0 && len + by <= room.len() {
+        room.copy_within(..len, by);
     }
 }
 
@@ -148,25 +211,29 @@ impl Deref for Loan<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.room {
-            Room::Ring(reservation) if self.sender.is_original() => {
-                self.sender.memory().room_so_far(reservation)
-            }
+        let bytes: &[u8] = match &self.room {
             Room::Private(_, private) => private,
-            Room::Ring(_) | Room::Gone => &[],
-        }
+            _ if !self.sender.is_original() => &[],
+            Room::Ring(room) => self.sender.queue().first().memory().room_so_far(room),
+            Room::Grown(room, memory) => memory.room_so_far(room),
+            Room::Large(large, _) => large.bytes(),
+            Room::Gone => &[],
+        };
+        bytes.get(..self.len).unwrap_or_default()
     }
 }
 
 impl DerefMut for Loan<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        match &mut self.room {
-            Room::Ring(reservation) if self.sender.is_original() => {
-                self.sender.memory().room(reservation)
-            }
+        let bytes: &mut [u8] = match &mut self.room {
             Room::Private(_, private) => private,
-            Room::Ring(_) | Room::Gone => &mut [],
-        }
+            _ if !self.sender.is_original() => &mut [],
+            Room::Ring(room) => self.sender.queue().first().memory().room(room),
+            Room::Grown(room, memory) => memory.room(room),
+            Room::Large(large, _) => large.bytes_mut(),
+            Room::Gone => &mut [],
+        };
+        bytes.get_mut(..self.len).unwrap_or_default()
     }
 }
 

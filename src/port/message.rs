@@ -6,8 +6,10 @@ use bytemuck::AnyBitPattern;
 
 use crate::error::DecodeError;
 use crate::ring::Record;
+use crate::segment::Region;
 use crate::tag::{Tagged, plain_data_tag};
 
+use super::outside::Payload;
 use super::parcels::Parcel;
 use super::receive::Receiver;
 
@@ -39,17 +41,36 @@ pub struct Message<'p> {
     aside: Option<Box<Aside>>,
 }
 
-/// What a message has that does not lie in the ring.
+/// What a message has that most do not have.
 #[derive(Debug, Default)]
 pub(super) struct Aside {
-    /// Whether the payload was copied here.
-    is_copy: bool,
+    place: Where,
+    /// Whether its room in the ring went back already.
+    is_over: bool,
+    /// Bytes outside the first ring, which count until the message goes.
+    outside: u64,
     /// The payload of a message on an untrusted port, in memory that nobody else can write.
     words: Vec<u64>,
-    /// Words before the payload, so that it starts at a multiple of 16 bytes.
-    skip: usize,
-    len: usize,
-    ports: Option<Parcel>,
+    parcel: Option<Parcel>,
+}
+
+/// Where a payload lies.
+#[derive(Debug)]
+pub(super) enum Where {
+    /// In the first ring.
+    First { offset: u64, len: u32 },
+    /// In a grown ring, which stays as long as the message.
+    Grown { memory: Region, offset: u64, len: u32 },
+    /// In private memory, after so many words: so it starts at a multiple of 16 bytes.
+    Copy { skip: usize, len: usize },
+    /// In a memory of its own.
+    Large(Payload),
+}
+
+impl Default for Where {
+    fn default() -> Self {
+        Self::Copy { skip: 0, len: 0 }
+    }
 }
 
 /// Larger memory is not kept for the next message: whoever has sent one such message would hold it.
@@ -61,36 +82,64 @@ impl Aside {
     }
 
     /// Has the words of a payload of `len` bytes filled in.
-    pub(super) fn copy(&mut self, len: u32, fill: impl FnOnce(&mut [u64])) {
-        self.is_copy = true;
-        self.len = len as usize;
-        let words = self.len.div_ceil(8);
+    pub(super) fn copy(&mut self, len: usize, fill: impl FnOnce(&mut [u64])) {
+        let words = len.div_ceil(8);
         self.words.clear();
         self.words.resize(words + 1, 0);
-        self.skip = usize::from(!self.words.as_ptr().addr().is_multiple_of(16));
-        if let Some(into) = self.words.get_mut(self.skip..self.skip + words) {
+        let skip = usize::from(!self.words.as_ptr().addr().is_multiple_of(16));
+        if let Some(into) = self.words.get_mut(skip..skip + words) {
             fill(into);
         }
+        self.place = Where::Copy { skip, len };
     }
 
-    pub(super) fn set_ports(&mut self, ports: Parcel) {
-        self.ports = Some(ports);
+    pub(super) fn place(&self) -> &Where {
+        &self.place
     }
 
-    pub(super) fn is_copy(&self) -> bool {
-        self.is_copy
+    pub(super) fn set_place(&mut self, place: Where) {
+        self.place = place;
     }
 
-    /// Makes it fit for another message; gives the ports of this one.
-    pub(super) fn take_ports(&mut self) -> Option<Parcel> {
-        self.is_copy = false;
-        self.ports.take()
+    pub(super) fn set_outside(&mut self, bytes: u64) {
+        self.outside = bytes;
     }
 
-    #[inline(always)]
-    fn bytes(&self) -> &[u8] {
-        let start = 8 * self.skip;
-        bytemuck::cast_slice(&self.words).get(start..start + self.len).unwrap_or_default()
+    pub(super) fn take_outside(&mut self) -> u64 {
+        std::mem::take(&mut self.outside)
+    }
+
+    pub(super) fn set_over(&mut self, is_over: bool) {
+        self.is_over = is_over;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    pub(super) fn set_parcel(&mut self, parcel: Parcel) {
+        self.parcel = Some(parcel);
+    }
+
+    /// Makes it fit for another message; gives what this one leaves behind.
+    pub(super) fn clear(&mut self) -> (Option<Parcel>, Option<Payload>) {
+        let payload = match std::mem::take(&mut self.place) {
+            Where::Large(payload) => Some(payload),
+            Where::First { .. } | Where::Grown { .. } | Where::Copy { .. } => None,
+        };
+        (self.parcel.take(), payload)
+    }
+
+    fn bytes<'a>(&'a self, receiver: &'a Receiver) -> &'a [u8] {
+        match &self.place {
+            Where::First { offset, len } => receiver.payload(*offset, *len),
+            Where::Grown { memory, offset, len } => memory.published(*offset, *len),
+            Where::Copy { skip, len } => {
+                let bytes: &[u8] = bytemuck::cast_slice(&self.words);
+                bytes.get(8 * skip..8 * skip + len).unwrap_or_default()
+            }
+            Where::Large(payload) => payload.bytes(),
+        }
     }
 }
 
@@ -104,16 +153,22 @@ impl<'p> Message<'p> {
         self.receiver
     }
 
-    pub(super) fn ports(&self) -> Option<&Parcel> {
-        self.aside.as_ref()?.ports.as_ref()
+    pub(super) fn parcel(&self) -> Option<&Parcel> {
+        self.aside.as_ref()?.parcel.as_ref()
+    }
+
+    /// Bytes that it takes in its queue.
+    pub(super) fn room(&self) -> u64 {
+        let outside = self.aside.as_ref().map_or(0, |aside| aside.outside);
+        (self.record.to - self.record.from).saturating_add(outside)
     }
 
     /// The payload, whatever its type.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
         match &self.aside {
-            Some(aside) if aside.is_copy => aside.bytes(),
-            _ => self.receiver.payload(self.record.payload_offset, self.record.payload_len),
+            None => self.receiver.payload(self.record.payload_offset, self.record.payload_len),
+            Some(aside) => aside.bytes(self.receiver),
         }
     }
 

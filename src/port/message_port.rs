@@ -272,9 +272,16 @@ impl MessagePort {
         self.sender.reserve_timeout(len, timeout)
     }
 
-    /// The longest payload that this port can post, in bytes: half the capacity less 32.
+    /// The longest payload that a message can have, in bytes: 4 GiB. (A value serialised by rkyv reaches
+    /// only 2 GiB.)
     pub fn max_payload(&self) -> usize {
         self.sender.max_payload()
+    }
+
+    /// The longest payload that travels in the ring, in bytes: half the capacity less 32. Longer ones have a
+    /// memory of their own, which costs system calls.
+    pub fn max_in_ring(&self) -> usize {
+        self.sender.max_in_ring()
     }
 
     /// Waits for the next message.

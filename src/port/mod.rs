@@ -10,12 +10,16 @@ mod endpoint;
 #[cfg(test)]
 #[cfg(feature = "rkyv")]
 mod golden;
+mod grow;
 mod hold;
 #[cfg(test)]
 mod kills;
+mod large;
 mod loan;
 mod message;
 mod message_port;
+mod out_lanes;
+mod outside;
 mod parcels;
 mod parts;
 mod plain;

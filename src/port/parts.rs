@@ -5,13 +5,17 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::epoch::Epoch;
+use crate::error::AttachError;
 use crate::lane::{Incoming, Outgoing};
-use crate::layout::Side;
+use crate::layout::{DEFAULT_LIMIT, Side};
 use crate::line::Line;
-use crate::segment::Segment;
-use crate::ticket::Standing;
+use crate::queue::{Poster, Reader};
+use crate::segment::{Region, Segment};
+use crate::ticket::{Standing, TicketLanes};
 
 use super::endpoint::Endpoint;
+use super::out_lanes::OutLanes;
+use super::parcels::Parcels;
 use super::{ChannelOptions, MessagePort, Receiver, Sender, Trust, WaitStrategy};
 
 /// What a port is made of.
@@ -19,6 +23,8 @@ pub(super) struct PortParts {
     pub(super) segment: Arc<Segment>,
     pub(super) line: Line,
     pub(super) lanes: Lanes,
+    /// The grown rings that it posts to and reads.
+    pub(super) grown: [Option<Segment>; 2],
 }
 
 /// How far a port may be trusted, and trusts.
@@ -28,13 +34,16 @@ pub(super) struct Trusts {
     pub(super) port: Trust,
     /// What the channel is. If it is trusted, the other end may trust this one, whatever this one does.
     pub(super) channel: Trust,
+    /// Bytes that may wait here on a port which comes over this one from a stranger.
+    pub(super) accepts: u64,
 }
 
 /// The lanes of a port, as far as it has them.
 #[derive(Default)]
 pub(super) struct Lanes {
-    pub(super) incoming: Option<Incoming>,
+    pub(super) incoming: Vec<Incoming>,
     pub(super) outgoing: Option<Outgoing>,
+    pub(super) described: TicketLanes,
 }
 
 impl MessagePort {
@@ -47,8 +56,12 @@ impl MessagePort {
         options: ChannelOptions,
     ) -> Self {
         let standing = Standing::fresh(side, epoch);
-        let parts = PortParts { segment, line, lanes: Lanes::default() };
-        let trusts = Trusts { port: options.trust_of_ports(), channel: options.trust_of_channel() };
+        let parts = PortParts { segment, line, lanes: Lanes::default(), grown: [None, None] };
+        let trusts = Trusts {
+            port: options.trust_of_ports(),
+            channel: options.trust_of_channel(),
+            accepts: options.accepts().max(DEFAULT_LIMIT),
+        };
         Self::assemble(standing, parts, trusts, options.strategy_of_ports())
     }
 
@@ -59,13 +72,29 @@ impl MessagePort {
         trusts: Trusts,
         strategy: WaitStrategy,
     ) -> Self {
-        let PortParts { segment, line, lanes: Lanes { incoming, outgoing } } = parts;
-        let Standing { side, epoch, next, read } = standing;
+        let PortParts { segment, line, lanes, grown } = parts;
+        let Standing { side, epoch, next, read, sent, received } = standing;
+        let Lanes { incoming, outgoing, described } = lanes;
         let (mark, line) = (line.mark(), Arc::new(line));
+        let rings = [side, side.other()].map(|ring| Region::new(Arc::clone(&segment), ring));
+        let [posts_to, reads] = rings;
+        let grown = grown.map(|ring| ring.map(|ring| Region::new(Arc::new(ring), Side::First)));
+        let [posts_to_grown, reads_grown] = grown;
+        let poster = match posts_to_grown.zip(next.grown) {
+            None => Poster::new(posts_to, next.first),
+            Some((ring, at)) => Poster::in_grown(posts_to, next.first, ring, at),
+        };
+        let reader = match reads_grown.zip(read.grown) {
+            None => Reader::new(reads, read.first),
+            Some((ring, at)) => Reader::in_grown(reads, read.first, ring, at),
+        };
         let endpoint = Arc::new(Endpoint::new(segment, side, epoch, mark, trusts, &line));
+        let out_lanes = OutLanes::new(outgoing, described);
+        let parcels = Parcels::new(incoming, described.is_at_first);
+        let (line_too, endpoint_too) = (Arc::clone(&line), Arc::clone(&endpoint));
         Self {
-            sender: Sender::new(Arc::clone(&endpoint), Arc::clone(&line), next, outgoing, strategy),
-            receiver: Receiver::new(endpoint, line, read, incoming, strategy),
+            sender: Sender::new(endpoint_too, line_too, poster, sent, out_lanes, strategy),
+            receiver: Receiver::new(endpoint, line, reader, received, parcels, strategy),
         }
     }
 
@@ -85,4 +114,12 @@ impl MessagePort {
     pub(super) fn halves(&self) -> (&Sender, &Receiver) {
         (&self.sender, &self.receiver)
     }
+}
+
+/// Refuses a channel that a stranger has made so that more could wait here than is accepted.
+pub(super) fn check_limits(segment: &Segment, side: Side, accepts: u64) -> Result<(), AttachError> {
+    let shape = segment.shape();
+    let [capacity, limit] = [shape.capacity, shape.limit].map(|pair| *side.other().of(&pair));
+    let found = capacity.max(limit);
+    if found > accepts { Err(AttachError::Limit { found, accepts }) } else { Ok(()) }
 }

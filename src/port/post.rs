@@ -1,26 +1,33 @@
 //! The sending way: post → reserve → serialise → publish → wake.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{BatchError, CloseReason, PostError};
 use crate::halves::Half;
-use crate::lane::Outgoing;
 use crate::line::Line;
-use crate::ring::{Content, Producer, Refusal, Reservation};
+use crate::queue::Poster;
+use crate::record::OUTSIDE_LEN;
+use crate::ring::{Content, Refusal, Reservation};
 use crate::segment::Region;
 
 #[cfg(feature = "rkyv")]
 use super::encode::Serialisers;
 use super::endpoint::Endpoint;
+use super::grow::Growth;
 use super::hold::Hold;
+use super::large::Store;
 use super::loan::Loan;
-use super::wait::{Look, WaitStrategy};
+use super::out_lanes::OutLanes;
+use super::wait::WaitStrategy;
 use super::{Closer, PeerState, Trust};
 
 /// The tag of bytes.
 pub(super) const UNTAGGED: u32 = 0;
+
+/// The longest payload of all.
+pub(super) const MAX_PAYLOAD: u64 = 4 << 30;
 
 /// The sending half of a [`MessagePort`](crate::MessagePort), for a thread of its own.
 ///
@@ -44,14 +51,18 @@ pub(super) const UNTAGGED: u32 = 0;
 /// ```
 #[derive(Debug)]
 pub struct Sender {
-    ring: Producer<Region>,
+    queue: Poster<Region>,
     hold: Hold,
     /// Whether room is lent out: then nothing else may be posted (ring invariant R5).
     loaned: Cell<bool>,
     /// Whether records are staged, to appear at once.
     batching: Cell<bool>,
-    /// The lane, made when the first ports are posted.
-    lane: RefCell<Option<Arc<Outgoing>>>,
+    /// What descriptors are sent on.
+    lanes: OutLanes,
+    /// What is known of the rings beyond the first, and of all that counts.
+    growth: Growth,
+    /// Memory for large payloads.
+    store: Store,
     /// Serialisers at work: one may write into the ring, those that it interrupted do not (R5).
     #[cfg(feature = "rkyv")]
     pub(super) serialisers: Serialisers,
@@ -76,17 +87,22 @@ impl Sender {
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
         line: Arc<Line>,
-        next: u64,
-        lane: Option<Outgoing>,
+        queue: Poster<Region>,
+        sent: u64,
+        lanes: OutLanes,
         strategy: WaitStrategy,
     ) -> Self {
-        let region = Region::new(Arc::clone(endpoint.segment()), endpoint.side());
+        let shape = endpoint.segment().shape();
+        let limit = *endpoint.side().of(&shape.limit);
+        let is_warm = shape.reuse && endpoint.trust() == Trust::Trusted;
         Self {
-            ring: Producer::new(region, next),
+            growth: Growth::new(limit, sent, &queue),
+            queue,
             hold: Hold::new(Half::Sender, endpoint, line, strategy),
             loaned: Cell::new(false),
             batching: Cell::new(false),
-            lane: RefCell::new(lane.map(Arc::new)),
+            lanes,
+            store: Store::new(is_warm),
             #[cfg(feature = "rkyv")]
             serialisers: Serialisers::default(),
         }
@@ -130,7 +146,13 @@ impl Sender {
     /// The longest payload, in bytes. See
     /// [`MessagePort::max_payload`](crate::MessagePort::max_payload).
     pub fn max_payload(&self) -> usize {
-        self.ring.cursor().max_payload() as usize
+        MAX_PAYLOAD as usize
+    }
+
+    /// The longest payload that travels in the ring, in bytes. See
+    /// [`MessagePort::max_in_ring`](crate::MessagePort::max_in_ring).
+    pub fn max_in_ring(&self) -> usize {
+        self.queue.first().cursor().max_payload() as usize
     }
 
     /// Closes the whole port, as [`Closer::close`] does: the receiving half too.
@@ -143,28 +165,36 @@ impl Sender {
         Closer::new(&self.hold)
     }
 
-    /// Where the next record goes.
-    pub(super) fn position(&self) -> u64 {
-        self.ring.position()
+    pub(super) fn queue(&self) -> &Poster<Region> {
+        &self.queue
     }
 
-    /// The lane, if there is one.
-    pub(super) fn lane(&self) -> Option<Arc<Outgoing>> {
-        self.lane.borrow().clone()
+    pub(super) fn lanes(&self) -> &OutLanes {
+        &self.lanes
     }
 
-    pub(super) fn set_lane(&self, lane: Outgoing) -> Arc<Outgoing> {
-        Arc::clone(self.lane.borrow_mut().insert(Arc::new(lane)))
+    pub(super) fn growth(&self) -> &Growth {
+        &self.growth
     }
 
-    /// Lets go of line and lane: nothing more will come of them.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Lets go of line, lane and all memory but the segment: nothing more will come of them.
     pub(super) fn let_go(&self) {
         self.hold.let_go();
-        self.lane.take();
+        self.lanes.let_go();
+        self.queue.let_go();
+        self.store.let_go();
     }
 
-    pub(super) fn memory(&self) -> &Region {
-        self.ring.memory()
+    /// Copies bytes into room in the first ring or, if `is_grown`, in the grown one. False if they would
+    /// leave it.
+    #[inline(always)]
+    pub(super) fn write(&self, is_grown: bool, offset: u64, bytes: &[u8]) -> bool {
+        let written = self.queue.with_memory(is_grown, |memory| memory.write(offset, bytes));
+        written.unwrap_or(false)
     }
 
     /// False for the copy that a fork makes.
@@ -186,16 +216,25 @@ impl Sender {
     ) -> Result<(), PostError> {
         self.check()?;
         self.take_turn()?;
-        let reservation = self.reserve_room(bytes.len() as u64, patience)?;
-        self.ring.memory().write(reservation.payload_offset(), bytes);
+        let len = bytes.len() as u64;
+        let reservation = match self.queue.reserve(len) {
+            Ok(reservation) if !reservation.is_grown() => self.found_room(reservation),
+            Err(Refusal::TooLarge { .. }) => return self.post_large(bytes, tag, patience),
+            reserved => self.find_room(len, patience, reserved)?,
+        };
+        self.write(reservation.is_grown(), reservation.payload_offset(), bytes);
         self.publish(reservation, bytes.len(), tag)
     }
 
     fn lend(&self, len: usize, patience: Patience) -> Result<Loan<'_>, PostError> {
         self.check()?;
         self.take_turn()?;
-        let reservation = self.reserve_room(len as u64, patience)?;
-        Ok(Loan::new(self, reservation))
+        // Room for what buffers that go with it need.
+        let with_buffers = len as u64 + u64::from(OUTSIDE_LEN);
+        if with_buffers > self.max_in_ring() as u64 {
+            return Loan::large(self, self.make_large(len as u64, patience)?, patience);
+        }
+        Ok(Loan::new(self, self.reserve_room(with_buffers, patience)?, len))
     }
 
     /// What forbids to post at all.
@@ -218,7 +257,7 @@ impl Sender {
             return Err(PostError::Busy);
         }
         #[cfg(feature = "rkyv")]
-        self.serialisers.interrupt(self.ring.memory());
+        self.serialisers.interrupt(&self.queue);
         Ok(())
     }
 
@@ -226,20 +265,23 @@ impl Sender {
         self.loaned.set(loaned);
     }
 
-    /// Claims room for exactly `len` bytes, waiting for it if need be.
+    /// Claims room for exactly `len` bytes, which fit in a ring; finds some if need be.
     #[inline(always)]
     pub(super) fn reserve_room(
         &self,
         len: u64,
         patience: Patience,
     ) -> Result<Reservation, PostError> {
-        match self.ring.reserve(len) {
-            Ok(reservation) => {
-                self.hold.waits.succeeded(&self.hold.endpoint.own().room_wake);
-                Ok(reservation)
-            }
-            Err(refusal) => self.wait_for_room(len, patience, refusal),
+        match self.queue.reserve(len) {
+            Ok(reservation) if !reservation.is_grown() => Ok(self.found_room(reservation)),
+            reserved => self.find_room(len, patience, reserved),
         }
+    }
+
+    #[inline(always)]
+    fn found_room(&self, reservation: Reservation) -> Reservation {
+        self.hold.waits.succeeded(&self.hold.endpoint.own().room_wake);
+        reservation
     }
 
     /// Claims whatever is free in one piece.
@@ -247,39 +289,7 @@ impl Sender {
     #[inline]
     pub(super) fn reserve_rest(&self) -> Option<Reservation> {
         self.hold.waits.succeeded(&self.hold.endpoint.own().room_wake);
-        self.ring.reserve_rest()
-    }
-
-    #[cold]
-    fn wait_for_room(
-        &self,
-        len: u64,
-        patience: Patience,
-        refusal: Refusal,
-    ) -> Result<Reservation, PostError> {
-        match (refusal, patience) {
-            (Refusal::Full, Patience::Until(deadline)) => self.wait_until(len, deadline),
-            (Refusal::Full, Patience::None) => {
-                self.hold.look_at_line();
-                self.check()?;
-                Err(PostError::Full { len })
-            }
-            (Refusal::TooLarge { max }, _) => Err(PostError::TooLarge { len, max }),
-            (Refusal::Broken, _) => Err(self.violated()),
-        }
-    }
-
-    fn wait_until(&self, len: u64, deadline: Option<Instant>) -> Result<Reservation, PostError> {
-        // What was staged must be visible, or the reader would never make room.
-        self.flush();
-        let word = &self.hold.endpoint.own().room_wake;
-        let found = self.hold.wait(word, deadline, |how| match self.ring.reserve(len) {
-            Err(Refusal::Full) if how == Look::Quick => None,
-            Err(Refusal::Full) => self.check().err().map(Err),
-            Err(refusal) => Some(self.wait_for_room(len, Patience::None, refusal)),
-            Ok(reservation) => Some(Ok(reservation)),
-        });
-        found.unwrap_or_else(|| self.check().and(Err(PostError::Full { len })))
+        self.queue.first().reserve_rest()
     }
 
     /// Makes a message of a reservation and wakes the reader.
@@ -292,7 +302,7 @@ impl Sender {
     ) -> Result<(), PostError> {
         let content = Content::plain(len, tag);
         if self.batching.get() {
-            self.ring.stage(reservation, content);
+            self.queue.stage(reservation, content);
             return Ok(());
         }
         self.publish_now(reservation, content);
@@ -302,7 +312,7 @@ impl Sender {
     /// As [`publish`](Self::publish), for who knows that this end is not being closed.
     pub(super) fn publish_content(&self, reservation: Reservation, content: Content) {
         if self.batching.get() {
-            self.ring.stage(reservation, content);
+            self.queue.stage(reservation, content);
         } else {
             self.publish_now(reservation, content);
         }
@@ -310,7 +320,7 @@ impl Sender {
 
     #[inline(always)]
     fn publish_now(&self, reservation: Reservation, content: Content) {
-        self.ring.publish(reservation, content);
+        self.queue.publish(reservation, content);
         self.hold.notify(&self.hold.endpoint.peer().message_wake);
     }
 
@@ -325,7 +335,7 @@ impl Sender {
 
     pub(super) fn flush(&self) {
         // A fork may have come from inside the caller's iterator.
-        if self.is_original() && self.ring.flush() {
+        if self.is_original() && self.queue.flush() {
             self.hold.notify(&self.hold.endpoint.peer().message_wake);
         }
     }
@@ -362,7 +372,7 @@ impl Sender {
     }
 
     #[cold]
-    fn violated(&self) -> PostError {
+    pub(super) fn violated(&self) -> PostError {
         self.at_end(CloseReason::Violated)
     }
 }

@@ -9,8 +9,10 @@ use rustix::io::Errno;
 use crate::error::{CloseReason, RecvError};
 use crate::halves::Half;
 use crate::lane::{Arrival, Incoming, NotHere, is_seqpacket};
+use crate::layout::RingWords;
 use crate::line::{Heard, Line};
-use crate::ring::{Consumer, Found, Record};
+use crate::queue::Reader;
+use crate::ring::{Found, Record};
 use crate::segment::Region;
 use crate::sync::{Ordering, spin_loop};
 use crate::wake;
@@ -18,13 +20,16 @@ use crate::wake;
 use super::endpoint::Endpoint;
 use super::hold::Hold;
 use super::message::{Aside, Message};
+use super::outside::Beyond;
 use super::parcels::{Parcel, Parcels};
-use super::wait::{Look, WaitStrategy};
+use super::wait::{Look, WaitStrategy, is_past};
 use super::{Closer, PeerState, Trust};
 
 /// Bytes read without a wait that make a burst, and how long to pause at its end.
 const BURST: u64 = 512;
 const BURST_PAUSES: u32 = 16;
+/// More links than a queue within any limit has without a record between them.
+const MAX_LINKS: u32 = 1024;
 
 /// The receiving half of a [`MessagePort`](crate::MessagePort), for a thread of its own.
 ///
@@ -32,7 +37,7 @@ const BURST_PAUSES: u32 = 16;
 /// gone, or when either is closed explicitly.
 #[derive(Debug)]
 pub struct Receiver {
-    ring: Consumer<Region>,
+    queue: Reader<Region>,
     hold: Hold,
     /// Whether room goes back in one piece at the end of a [`Drain`].
     draining: Cell<bool>,
@@ -41,25 +46,46 @@ pub struct Receiver {
     /// Private memory for the next message of an untrusted port.
     spare: RefCell<Option<Box<Aside>>>,
     parcels: Parcels,
+    beyond: Beyond,
 }
 
 impl Receiver {
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
         line: Arc<Line>,
-        read: u64,
-        lane: Option<Incoming>,
+        queue: Reader<Region>,
+        received: u64,
+        parcels: Parcels,
         strategy: WaitStrategy,
     ) -> Self {
-        let region = Region::new(Arc::clone(endpoint.segment()), endpoint.side().other());
+        let limit = *endpoint.side().other().of(&endpoint.segment().shape().limit);
         Self {
-            ring: Consumer::new(region, read),
+            waited_at: Cell::new(queue.first().position()),
+            beyond: Beyond::new(limit, received, &queue),
+            queue,
             hold: Hold::new(Half::Receiver, endpoint, line, strategy),
             draining: Cell::new(false),
-            waited_at: Cell::new(read),
             spare: RefCell::default(),
-            parcels: Parcels::new(lane),
+            parcels,
         }
+    }
+
+    pub(super) fn queue(&self) -> &Reader<Region> {
+        &self.queue
+    }
+
+    pub(super) fn beyond(&self) -> &Beyond {
+        &self.beyond
+    }
+
+    pub(super) fn received(&self) -> &crate::account::Received {
+        &self.beyond.received
+    }
+
+    /// The words of the ring that this port reads.
+    pub(super) fn ring_words(&self) -> &RingWords {
+        let endpoint = &self.hold.endpoint;
+        endpoint.side().other().of(&endpoint.segment().header().rings)
     }
 
     pub(super) fn hold(&self) -> &Hold {
@@ -89,7 +115,8 @@ impl Receiver {
     /// The messages that are there now. See [`MessagePort::drain`](crate::MessagePort::drain).
     pub fn drain(&self) -> Drain<'_> {
         self.draining.set(true);
-        Drain { receiver: self, end: self.ring.position() + self.ring.capacity() }
+        let most = self.queue.first().capacity().saturating_add(self.beyond.received.limit());
+        Drain { receiver: self, left: most }
     }
 
     /// How the other end is. See [`MessagePort::peer_state`](crate::MessagePort::peer_state).
@@ -124,11 +151,11 @@ impl Receiver {
         otherwise: impl FnOnce(&Self) -> Result<Record, RecvError>,
     ) -> Result<Message<'_>, RecvError> {
         self.check()?;
-        let record = match self.ring.peek() {
+        let record = match self.queue.first().peek() {
             Found::Record(record) => record,
-            Found::Nothing | Found::Broken => otherwise(self)?,
+            Found::Nothing | Found::Link(_) | Found::Broken => otherwise(self)?,
         };
-        Ok(self.hand_out(record))
+        self.hand_out(record)
     }
 
     /// What forbids even to look: this handle is a copy, or our end was closed or the end reported.
@@ -147,7 +174,7 @@ impl Receiver {
     fn look(&self, how: Look) -> Option<Result<Record, RecvError>> {
         let found = self.found();
         if found.is_some() || how == Look::Quick {
-            self.ring.prefetch();
+            self.queue.first().prefetch();
             return found;
         }
         // Our own end is asked last, as in `Ends::either`.
@@ -160,25 +187,42 @@ impl Receiver {
         Some(self.found().unwrap_or_else(|| Err(self.report(reason))))
     }
 
+    /// The next record; follows links to it.
     fn found(&self) -> Option<Result<Record, RecvError>> {
-        match self.ring.peek() {
-            Found::Nothing => None,
-            Found::Record(record) => Some(Ok(record)),
-            Found::Broken => Some(Err(self.violated())),
+        for _ in 0..MAX_LINKS {
+            let found = self.queue.peek();
+            if self.queue.has_gone_back() {
+                self.leave_rings();
+            }
+            match found {
+                Found::Nothing => return None,
+                Found::Record(record) => return Some(Ok(record)),
+                Found::Broken => return Some(Err(self.violated())),
+                Found::Link(link) => {
+                    if let Err(refused) = self.follow(link) {
+                        return Some(Err(refused));
+                    }
+                }
+            }
         }
+        Some(Err(self.violated()))
     }
 
     #[cold]
     fn look_once(&self) -> Result<Record, RecvError> {
         self.give_back();
         self.hold.look_at_line();
-        self.look(Look::Thorough).unwrap_or(Err(RecvError::Empty))
+        let found = self.look(Look::Thorough).unwrap_or(Err(RecvError::Empty));
+        if found == Err(RecvError::Empty) {
+            self.cool(is_past(self.beyond.cools_at()));
+        }
+        found
     }
 
     /// At the end of a burst, leaves the poster alone for a moment: a reader that polls the very line
     /// that is being written takes it away from the poster at every store.
     fn let_poster_run_ahead(&self) {
-        let read = self.ring.position();
+        let read = self.queue.first().position();
         if read - self.waited_at.replace(read) > BURST {
             for _ in 0..BURST_PAUSES {
                 spin_loop();
@@ -191,173 +235,223 @@ impl Receiver {
         // Nobody may wait for room that we owe while we wait for messages.
         self.give_back();
         self.let_poster_run_ahead();
+        if let Some(cools_at) = self.beyond.cools_at() {
+            return self.wait_and_cool(deadline, cools_at);
+        }
+        self.wait_until(deadline).unwrap_or(Err(RecvError::Empty))
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Option<Result<Record, RecvError>> {
         let word = &self.hold.endpoint.own().message_wake;
-        self.hold.wait(word, deadline, |how| self.look(how)).unwrap_or(Err(RecvError::Empty))
+        self.hold.wait(word, deadline, |how| self.look(how))
+    }
+
+    /// Waits; when nothing has come for a while, lets memory go that only a busy channel needs.
+    fn wait_and_cool(
+        &self,
+        deadline: Option<Instant>,
+        cools_at: Instant,
+    ) -> Result<Record, RecvError> {
+        self.cool(false);
+        let first = deadline.map_or(cools_at, |at| at.min(cools_at));
+        let mut found = self.wait_until(Some(first));
+        if found.is_none() && is_past(Some(cools_at)) {
+            self.cool(true);
+            if !is_past(deadline) {
+                found = self.wait_until(deadline);
+            }
+        }
+        found.unwrap_or(Err(RecvError::Empty))
     }
 
     #[inline(always)]
-    fn hand_out(&self, record: Record) -> Message<'_> {
-        self.ring.take(record.to);
+    fn hand_out(&self, record: Record) -> Result<Message<'_>, RecvError> {
         self.hold.waits.succeeded(&self.hold.endpoint.own().message_wake);
-        let is_plain = record.ports == 0 && self.hold.endpoint.trust() == Trust::Trusted;
+        if record.is_plain() && self.hold.endpoint.trust() == Trust::Trusted {
+            self.queue.first().take(record.to);
+            return Ok(Message::new(self, record, None));
+        }
         // A message that passed through memory here would cost more than all the rest of a recv.
-        let Record { from, to, payload_offset, payload_len, ports, .. } = record;
-        let aside = if is_plain {
-            None
-        } else {
-            Some(self.set_aside(from, to, payload_offset, payload_len, ports))
-        };
-        Message::new(self, record, aside)
+        let aside = Some(self.set_aside(Record { ..record })?);
+        Ok(Message::new(self, record, aside))
     }
 
-    /// What a message has beside the ring: on an untrusted port its payload, and the ports that came
-    /// with it.
+    /// What a message has beside the first ring, on an untrusted port also its payload.
     #[cold]
     #[inline(never)]
-    fn set_aside(&self, from: u64, to: u64, offset: u64, len: u32, ports: u16) -> Box<Aside> {
+    fn set_aside(&self, record: Record) -> Result<Box<Aside>, RecvError> {
         let mut aside = self.spare.take().unwrap_or_default();
-        if self.hold.endpoint.trust() == Trust::Untrusted {
-            aside.copy(len, |into| self.ring.memory().copy_out(offset, into));
-            self.release(from, to);
+        match self.fill_aside(&mut aside, record) {
+            Ok(()) => Ok(aside),
+            Err(refused) => {
+                aside.clear();
+                self.spare.replace(Some(aside));
+                Err(refused)
+            }
         }
-        if ports != 0 {
-            aside.set_ports(self.parcels.receive(ports));
-        }
-        aside
     }
 
-    /// Takes the next port of a message; `None` after the last.
-    pub(super) fn take_port(&self, parcel: &Parcel) -> Result<Option<Arrival>, NotHere> {
-        if parcel.left() == 0 {
+    /// Takes the next port, or buffer, of a message; `None` after the last.
+    pub(super) fn take_from(
+        &self,
+        parcel: &Parcel,
+        is_port: bool,
+    ) -> Result<Option<Arrival>, NotHere> {
+        let [ports, buffers] = parcel.left();
+        if 0 == if is_port { ports } else { buffers } {
             return Ok(None);
         }
         self.fetch(parcel)?;
-        self.parcels.take(parcel).map_err(NotHere::Refused)
+        self.parcels.take(parcel, is_port).map_err(NotHere::Refused)
     }
 
     /// Finds memory for all ports of a message.
     pub(super) fn map_ports(&self, parcel: &Parcel) -> Result<(), NotHere> {
-        if parcel.left() == 0 || !self.is_original() {
+        if parcel.left() == [0, 0] || !self.is_original() {
             return Ok(());
         }
         self.fetch(parcel)?;
         self.parcels.map(parcel).map_err(NotHere::Refused)
     }
 
-    fn is_original(&self) -> bool {
+    pub(super) fn is_original(&self) -> bool {
         self.hold.endpoint.is_original()
     }
 
-    /// Takes the ports of a message off the lane, unless that was done.
+    /// Takes the parcel of a message off the lane, unless that was done.
     fn fetch(&self, parcel: &Parcel) -> Result<(), NotHere> {
-        if self.parcels.is_on_lane(parcel) {
-            let fetched = self.parcels.fetch(parcel, &*self.lane()?);
-            self.notify_of_lane();
-            fetched?;
-        }
-        Ok(())
+        let fetched = self.parcels.fetch(parcel, &|| self.find_lanes());
+        self.tell_of_lanes();
+        fetched
     }
 
-    /// A poster may wait for room on the lane, as for room in the ring.
-    fn notify_of_lane(&self) {
+    /// Says how many lanes were come to. A poster may wait for room there, as for room in the ring.
+    pub(super) fn tell_of_lanes(&self) {
+        let words = self.ring_words();
+        let changes = self.parcels.take_changes();
+        if changes > 0 {
+            // Relaxed, both: a count, of which this side is the only writer.
+            let count = words.lanes.load(Ordering::Relaxed).wrapping_add(changes);
+            words.lanes.store(count, Ordering::Relaxed);
+        }
+        self.notify_of_room();
+    }
+
+    pub(super) fn notify_of_room(&self) {
         self.hold.notify(&self.hold.endpoint.peer().room_wake);
     }
 
-    /// The lane. Its end was put on the line before the first record with ports was published.
-    fn lane(&self) -> Result<Arc<Incoming>, NotHere> {
-        if let Some(lane) = self.parcels.lane() {
-            return Ok(lane);
-        }
+    /// Looks for the ends of further lanes on the line: they were put there before the first record that
+    /// needs them was published.
+    pub(super) fn find_lanes(&self) -> Result<(), NotHere> {
         let line = self.hold.line().ok_or(NotHere::Broken)?;
         let heard = self.hold.clear_line(&line);
-        self.take_up_lane(&line);
-        self.parcels.lane().ok_or(match heard {
-            Heard::Blocked => NotHere::Refused(Errno::MFILE),
-            Heard::Bell | Heard::Nothing | Heard::HungUp => NotHere::Broken,
-        })
+        match (self.take_up_lanes(&line), heard) {
+            (0, Heard::Blocked) => Err(NotHere::Refused(Errno::MFILE)),
+            (0, _) => Err(NotHere::Broken),
+            _ => Ok(()),
+        }
     }
 
-    /// Takes up the lane's end that came off the line with the bells, if one did.
-    fn take_up_lane(&self, line: &Line) {
-        if let Some(end) = line.take_lane().filter(is_seqpacket) {
-            self.parcels.set_lane(Incoming::new(end));
-        }
+    /// Takes up the lanes' ends that came off the line with the bells. Says how many.
+    fn take_up_lanes(&self, line: &Line) -> usize {
+        let ends: Vec<_> = line.take_lanes().into_iter().filter(is_seqpacket).collect();
+        let count = ends.len();
+        self.parcels.add_lanes(ends.into_iter().map(Incoming::new));
+        count
     }
 
     pub(super) fn parcels(&self) -> &Parcels {
         &self.parcels
     }
 
-    /// Where the next record will be, for the next holder: all that was received is let go. A lane's
-    /// end that still lies on the line travels with the line. Fails if a forgotten message has its ports
-    /// on a lane that cannot be taken up.
-    pub(super) fn settle(&self) -> Result<u64, Errno> {
-        self.ring.release_all();
+    /// Prepares the port for its next holder: all that was received is let go. Lanes' ends that still lie
+    /// on the line travel with the line. Fails if a forgotten message has its ports on a lane that cannot
+    /// be taken up.
+    pub(super) fn settle(&self) -> Result<(), Errno> {
+        self.queue.release_all();
+        self.leave_rings();
         if self.parcels.is_behind() {
-            match self.lane() {
-                Ok(lane) => {
-                    self.parcels.let_all_go(&lane);
-                    self.notify_of_lane();
-                }
-                Err(NotHere::Refused(errno)) => return Err(errno),
-                // It was never sent; whoever adopts the port finds out.
-                Err(NotHere::Broken) => {}
+            // What was never sent, whoever adopts the port finds out.
+            if let Err(NotHere::Refused(errno)) = self.parcels.let_all_go(&|| self.find_lanes()) {
+                return Err(errno);
             }
+            self.tell_of_lanes();
         }
         if let Some(line) = self.hold.line() {
-            self.take_up_lane(&line);
+            self.take_up_lanes(&line);
         }
         self.give_back();
-        Ok(self.ring.position())
+        self.account_for(self.beyond.forgotten(&self.queue));
+        Ok(())
     }
 
     /// The payload of a record that is held, on a trusted port.
     #[inline(always)]
     pub(super) fn payload(&self, offset: u64, len: u32) -> &[u8] {
-        self.ring.memory().published(offset, len)
+        self.queue.first().memory().published(offset, len)
     }
 
-    /// Gives a message's room back, now or with a later one.
+    /// Gives a message's room in the first ring back, now or with a later one.
     #[inline]
     pub(super) fn release(&self, from: u64, to: u64) {
-        self.ring.release(from, to);
-        let owed = self.ring.owed();
+        let ring = self.queue.first();
+        ring.release(from, to);
+        let owed = ring.owed();
         if owed == 0 || !self.hold.endpoint.is_original() {
             return;
         }
         let word = &self.hold.endpoint.peer().room_wake;
         // Relaxed: only decides when; a poster that is about to sleep looks again itself.
-        if owed >= self.ring.batch()
+        if owed >= ring.batch()
             || !self.draining.get()
-                && (word.load(Ordering::Relaxed) != wake::STREAMING || self.ring.is_empty())
+                && (word.load(Ordering::Relaxed) != wake::STREAMING || ring.is_empty())
         {
-            self.ring.give_back();
+            ring.give_back();
             self.hold.notify(word);
+        }
+    }
+
+    /// As [`release`](Self::release), for a record of any ring.
+    pub(super) fn release_record(&self, record: &Record) {
+        if record.ring == 0 {
+            self.release(record.from, record.to);
+        } else if self.is_original() {
+            self.queue.release(record.ring, record.from, record.to);
+            self.leave_rings();
         }
     }
 
     /// Lets go of what a message has beside the ring; keeps the memory for the next one.
     #[cold]
     pub(super) fn let_go_aside(&self, record: Record, mut aside: Box<Aside>) {
-        if !aside.is_copy() {
-            self.release(record.from, record.to);
+        if !aside.is_over() {
+            self.release_record(&record);
         }
-        if let Some(parcel) = aside.take_ports()
-            && self.hold.endpoint.is_original()
-        {
-            let lane = self.lane();
-            self.parcels.let_go(&parcel, lane.as_deref().ok());
-            self.notify_of_lane();
-            if matches!(lane, Err(NotHere::Broken)) && self.hold.line().is_some() {
-                // There never was a lane: who goes on like that has us keep parcels without end.
-                self.hold.violated();
+        let (parcel, outside) = aside.clear();
+        if self.is_original() {
+            if let Some(outside) = outside {
+                outside.let_go();
             }
-            if self.hold.endpoint.own_end().is_some() && !self.parcels.is_behind() {
-                self.let_go();
+            if let Some(parcel) = parcel {
+                self.let_parcel_go(&parcel);
             }
+            self.account_for(aside.take_outside());
         }
         if aside.is_small() {
             self.spare.replace(Some(aside));
+        }
+    }
+
+    fn let_parcel_go(&self, parcel: &Parcel) {
+        let gone = self.parcels.let_go(parcel, &|| self.find_lanes());
+        self.tell_of_lanes();
+        if gone == Err(NotHere::Broken) && self.hold.line().is_some() {
+            // There never was a lane: who goes on like that has us keep parcels without end.
+            self.hold.violated();
+        }
+        if self.hold.endpoint.own_end().is_some() && !self.parcels.is_behind() {
+            self.let_go();
         }
     }
 
@@ -370,14 +464,14 @@ impl Receiver {
 
     /// Gives back all that is owed.
     fn give_back(&self) {
-        if self.ring.owed() > 0 {
-            self.ring.give_back();
-            self.hold.notify(&self.hold.endpoint.peer().room_wake);
+        if self.queue.first().owed() > 0 {
+            self.queue.first().give_back();
+            self.notify_of_room();
         }
     }
 
     #[cold]
-    fn violated(&self) -> RecvError {
+    pub(super) fn violated(&self) -> RecvError {
         self.report(CloseReason::Violated)
     }
 
@@ -389,7 +483,7 @@ impl Receiver {
         }
         let reason = self.hold.endpoint.report(reason);
         // Messages that are still there may need the lane, whose end may still lie on the line.
-        if !self.parcels.is_behind() || self.lane().is_ok() {
+        if !self.parcels.is_behind() || self.find_lanes().is_ok() {
             self.let_go();
         }
         RecvError::Closed(reason)
@@ -399,14 +493,15 @@ impl Receiver {
     fn let_go(&self) {
         self.hold.let_go();
         self.parcels.close();
+        self.beyond.let_go();
     }
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
         // The other half may live on: what is posted to this port then waits unread, ports too.
-        if let (Some(line), Some(lane)) = (self.hold.line(), self.parcels.take_lane()) {
-            line.keep_lane(lane);
+        if let Some(line) = self.hold.line() {
+            line.keep_lanes(self.parcels.take_lanes());
         }
     }
 }
@@ -416,8 +511,8 @@ impl Drop for Receiver {
 #[derive(Debug)]
 pub struct Drain<'p> {
     receiver: &'p Receiver,
-    /// No message that was there at the beginning lies beyond.
-    end: u64,
+    /// Bytes of messages that may still come: at first, as many as a queue can hold.
+    left: u64,
 }
 
 impl<'p> Iterator for Drain<'p> {
@@ -425,10 +520,12 @@ impl<'p> Iterator for Drain<'p> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.receiver.ring.position() >= self.end {
+        if self.left == 0 {
             return None;
         }
-        self.receiver.try_recv().ok()
+        let message = self.receiver.try_recv().ok()?;
+        self.left = self.left.saturating_sub(message.room());
+        Some(message)
     }
 }
 

@@ -8,7 +8,6 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Instant;
 
 use rustix::io::Errno;
 
@@ -16,18 +15,17 @@ use crate::epoch::Epoch;
 use crate::error::{PostError, Untransferable};
 use crate::lane::{Incoming, Outgoing};
 use crate::line::Line;
-use crate::packet;
-use crate::record::MAX_PORTS;
+use crate::record::{MAX_PORTS, OUTSIDE, OUTSIDE_LEN, Outside};
 use crate::ring::{Content, Reservation};
-use crate::segment::SegmentId;
+use crate::segment::{Region, SegmentId};
 use crate::steps::{Step, reach};
 use crate::tenure::Held;
-use crate::ticket::{Standing, Ticket, TicketTrust};
+use crate::ticket::{Place, Standing, Ticket, TicketLanes, TicketTrust};
 
 use super::endpoint::Endpoint;
+use super::large::Finished;
 use super::post::{Patience, Sender};
-use super::transfer_list::{TransferError, TransferList};
-use super::wait::{Look, is_past};
+use super::transfer_list::{TransferError, TransferList, Transferable};
 use super::{MessagePort, Trust};
 
 impl Sender {
@@ -51,17 +49,22 @@ impl Sender {
         bytes: &[u8],
         tag: u32,
         patience: Patience,
-        list: TransferList,
+        mut list: TransferList,
     ) -> Result<(), TransferError> {
         if list.is_empty() {
             let posted = self.post_raw(bytes, tag, patience);
             return posted.map_err(|source| TransferError::new(list, source));
         }
-        let room = self.take_turn().and_then(|()| self.reserve_room(bytes.len() as u64, patience));
+        let before = if list.counts()[1] == 0 { 0 } else { OUTSIDE_LEN as usize };
+        let len = before + bytes.len();
+        if len > self.max_in_ring() {
+            return self.post_large_with(bytes, tag, patience, list);
+        }
+        let room = self.take_turn().and_then(|()| self.reserve_room(len as u64, patience));
         match room {
             Ok(room) => {
-                self.memory().write(room.payload_offset(), bytes);
-                self.give_away(room, Content::plain(bytes.len(), tag), patience, list)
+                self.write(room.is_grown(), room.payload_offset() + before as u64, bytes);
+                self.give_away(room, Content::plain(len, tag), patience, list, None)
             }
             Err(source) => Err(TransferError::new(list, source)),
         }
@@ -76,7 +79,8 @@ impl Sender {
         let id = |endpoint: &Endpoint| endpoint.segment().id().map_err(PostError::Os);
         let carrier = &self.hold().endpoint;
         let carrier_id: SegmentId = id(carrier)?;
-        for (index, port) in list.ports().enumerate() {
+        for (index, item) in list.items().iter().enumerate() {
+            let Transferable::Port(port) = item else { continue };
             let endpoint = port.endpoint();
             if id(endpoint)? == carrier_id {
                 let is_itself = endpoint.side() == carrier.side();
@@ -88,154 +92,137 @@ impl Sender {
         Ok(())
     }
 
-    /// Posts a message that was written already, with a list that is not empty.
+    /// Posts a message that was written already, with what the list holds and, if it has one, its payload
+    /// in a memory of its own. Whatever has memory outside the ring has left room for an [`Outside`] before
+    /// its payload.
     pub(super) fn give_away(
         &self,
         room: Reservation,
         content: Content,
         patience: Patience,
         mut list: TransferList,
+        large: Option<Finished>,
     ) -> Result<(), TransferError> {
-        let tenure = match self.dispatch(&mut list, content.len, patience) {
-            Ok(tenure) => tenure,
+        let [ports, buffers] = list.counts();
+        let outside =
+            Outside { large: large.as_ref().map_or(0, Finished::len), buffers: list.bytes() };
+        let bytes = outside.large.saturating_add(outside.buffers);
+        let len = if large.is_some() { outside.large } else { content.len.into() };
+        let sent = self.admit(bytes, len, patience).and_then(|()| {
+            list.seal()?;
+            self.dispatch(&mut list, large.as_ref(), len, patience)
+        });
+        let (tenure, mut flags) = match sent {
+            Ok(sent) => sent,
             Err(source) => return Err(TransferError::new(list, source)),
         };
-        let ports = list.len() as u16;
         // Unmaps the segments, and closes what is still open of them.
         drop(list);
         reach(Step::Closed);
-        self.publish_content(room, Content { ports, ..content });
+        if buffers > 0 || large.is_some() {
+            let bytes = bytemuck::bytes_of(&outside);
+            self.write(room.is_grown(), room.payload_offset(), bytes);
+            flags |= OUTSIDE;
+        }
+        self.growth().sent.add(bytes);
+        if let Some(large) = large {
+            self.sent_large(large);
+        }
+        let (ports, buffers) = (ports as u16, buffers as u16);
+        self.publish_content(room, Content { ports, buffers, flags, ..content });
         reach(Step::Published);
         drop(tenure);
         Ok(())
     }
 
-    /// Sends the descriptors of a whole list, or changes nothing. Nobody can close this port as long as
-    /// what it returns is held: a message whose ports have gone must be published.
+    /// Sends the descriptors of a whole list and a payload, or changes nothing. Nobody can close this port
+    /// as long as what it returns is held: a message whose ports have gone must be published.
     fn dispatch(
         &self,
         list: &mut TransferList,
-        len: u32,
+        large: Option<&Finished>,
+        len: u64,
         patience: Patience,
-    ) -> Result<Held<'_>, PostError> {
-        let lane = self.make_lane(len, patience)?;
-        match (self.try_dispatch(list, &lane, len, patience)?, patience) {
-            (Some(tenure), _) => Ok(tenure),
-            (None, Patience::Until(deadline)) => self.dispatch_until(list, &lane, len, deadline),
-            (None, Patience::None) => Err(PostError::Full { len: len.into() }),
-        }
-    }
-
-    /// Waits for room on the lane, as for room in the ring: the reader tells of either.
-    fn dispatch_until(
-        &self,
-        list: &mut TransferList,
-        lane: &Outgoing,
-        len: u32,
-        deadline: Option<Instant>,
-    ) -> Result<Held<'_>, PostError> {
-        // What was staged must be visible, or the reader would never make room.
-        self.flush();
-        let (word, patience) = (&self.hold().endpoint.own().room_wake, Patience::Until(deadline));
-        let found = self.hold().wait(word, deadline, |how| match how {
-            Look::Quick => None,
-            Look::Thorough => self.try_dispatch(list, lane, len, patience).transpose(),
-        });
-        found.unwrap_or_else(|| self.check().and(Err(PostError::Full { len: len.into() })))
-    }
-
-    /// `None`: the lane is full.
-    fn try_dispatch(
-        &self,
-        list: &mut TransferList,
-        lane: &Outgoing,
-        len: u32,
-        patience: Patience,
-    ) -> Result<Option<Held<'_>>, PostError> {
-        let tenure = self.hold().endpoint.tenure();
-        let is_open = self.hold().endpoint.end().is_none();
-        match if is_open { self.send_all(list, lane)? } else { Err(Errno::PIPE) } {
-            Ok(()) => Ok(Some(tenure)),
-            Err(Errno::AGAIN) => Ok(None),
-            Err(refused) => {
-                // First of all: who finds the protocol broken closes this port.
-                drop(tenure);
-                Err(self.refusal(refused, len, patience))
-            }
-        }
+    ) -> Result<(Held<'_>, u8), PostError> {
+        self.send(len, patience, &mut |lane| {
+            let tenure = self.hold().endpoint.tenure();
+            let is_open = self.hold().endpoint.end().is_none();
+            let sent = if is_open { self.send_all(list, large, lane)? } else { Err(Errno::PIPE) };
+            // Dropped where it is refused: who finds the protocol broken closes this port.
+            Ok(sent.map(|()| tenure))
+        })
     }
 
     fn send_all(
         &self,
         list: &mut TransferList,
+        large: Option<&Finished>,
         lane: &Outgoing,
     ) -> Result<Result<(), Errno>, PostError> {
         let mut departing = Vec::with_capacity(list.len());
-        for (index, port) in list.ports().enumerate() {
-            departing.push(Departing::new(index, port, self.hold().endpoint.trust())?);
+        for (index, item) in list.items().iter().enumerate() {
+            departing.push(Leaving::new(index, item, self.hold().endpoint.trust())?);
         }
         reach(Step::Detached);
-        let tickets: Vec<Ticket> = departing.iter().map(|port| port.ticket).collect();
-        let fds = departing.iter().flat_map(Departing::fds).collect::<Result<Vec<_>, _>>();
-        let sent = lane.send(&tickets, &fds.map_err(PostError::Os)?);
+        let tickets: Vec<Ticket> = departing.iter().map(Leaving::ticket).collect();
+        let mut fds = Vec::with_capacity(2 * departing.len());
+        for leaving in &departing {
+            leaving.add_fds(&mut fds).map_err(PostError::Os)?;
+        }
+        let sent = lane.send(large.map(Finished::on_lane), &tickets, &fds);
         if sent.is_ok() {
             reach(Step::Sent);
-            departing.into_iter().for_each(Departing::gone);
+            drop(fds);
+            departing.into_iter().for_each(Leaving::gone);
         }
         Ok(sent)
     }
+}
 
-    /// The lane; made, and its other end sent over the line, at the first need.
-    fn make_lane(&self, len: u32, patience: Patience) -> Result<Arc<Outgoing>, PostError> {
-        if let Some(lane) = self.lane() {
-            return Ok(lane);
-        }
-        let [ours, theirs] = packet::pair().map_err(PostError::Os)?;
-        loop {
-            self.check()?;
-            let line = self.hold().line().ok_or(PostError::Detached)?;
-            match line.send_lane(theirs.as_fd().map_err(PostError::Os)?) {
-                Ok(()) => return Ok(self.set_lane(Outgoing::new(ours))),
-                Err(Errno::AGAIN) => self.wait_for_line(&line, len, patience)?,
-                Err(refused) => return Err(self.refusal(refused, len, patience)),
+/// One thing of a list on its way out.
+enum Leaving<'p> {
+    Port(Box<Departing<'p>>),
+    Buffer(&'p crate::SealedBuffer),
+}
+
+impl<'p> Leaving<'p> {
+    fn new(index: usize, item: &'p Transferable, carrier: Trust) -> Result<Self, PostError> {
+        match item {
+            Transferable::Port(port) => {
+                Ok(Self::Port(Box::new(Departing::new(index, port, carrier)?)))
+            }
+            Transferable::SealedBuffer(buffer) => Ok(Self::Buffer(buffer)),
+            // Not reached: the list was sealed.
+            Transferable::Buffer(_) => {
+                let reason = Untransferable::Detached;
+                Err(PostError::Untransferable { index, reason })
             }
         }
     }
 
-    /// Waits for room on the line, which holds little more than bells.
-    fn wait_for_line(&self, line: &Line, len: u32, patience: Patience) -> Result<(), PostError> {
-        match patience {
-            Patience::Until(deadline) if !is_past(deadline) => {
-                // A reader that is to empty the line must have something to read.
-                self.flush();
-                line.wait_for_room(deadline);
-                if line.is_hung_up() {
-                    self.hold().endpoint.note_hang_up();
+    fn ticket(&self) -> Ticket {
+        match self {
+            Self::Port(departing) => departing.ticket,
+            Self::Buffer(buffer) => Ticket::buffer(buffer.len() as u64),
+        }
+    }
+
+    fn add_fds<'a>(&'a self, fds: &mut Vec<BorrowedFd<'a>>) -> std::io::Result<()> {
+        match self {
+            Self::Port(departing) => {
+                for fd in departing.fds() {
+                    fds.push(fd?);
                 }
-                Ok(())
             }
-            _ => Err(PostError::Full { len: len.into() }),
+            Self::Buffer(buffer) => fds.push(buffer.memfd()),
         }
+        Ok(())
     }
 
-    /// Why the kernel has refused a packet, for other reasons than want of room. (Where that takes a
-    /// moment to show, and the caller has none, there is no room now.)
-    fn refusal(&self, refused: Errno, len: u32, patience: Patience) -> PostError {
-        let is_gone = matches!(refused, Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN);
-        let hangs_up = |line: Arc<Line>| match patience {
-            Patience::None => line.is_hung_up(),
-            Patience::Until(_) => line.hangs_up_soon(),
-        };
-        let closed = self.check().err().or_else(|| {
-            if is_gone && self.hold().line().is_none_or(hangs_up) {
-                self.hold().endpoint.note_hang_up();
-            }
-            self.check().err()
-        });
-        closed.unwrap_or(match patience {
-            Patience::None if is_gone => PostError::Full { len: len.into() },
-            _ => PostError::Os(refused.into()),
-        })
+    fn gone(self) {
+        if let Self::Port(departing) = self {
+            departing.gone();
+        }
     }
 }
 
@@ -247,7 +234,9 @@ pub(super) struct Departing<'p> {
     in_transit: Option<Epoch>,
     pub(super) ticket: Ticket,
     line: Arc<Line>,
-    incoming: Option<Arc<Incoming>>,
+    /// The grown rings that it posts to and reads.
+    grown: [Option<Region>; 2],
+    incoming: Vec<Arc<Incoming>>,
     outgoing: Option<Arc<Outgoing>>,
 }
 
@@ -273,28 +262,46 @@ impl<'p> Departing<'p> {
         }
         let line = receiver.hold().line().filter(|_| tenure.is_ours());
         let line = line.ok_or(refused(Untransferable::Detached))?;
-        let read = receiver.settle().map_err(|errno| PostError::Os(errno.into()))?;
+        receiver.settle().map_err(|errno| PostError::Os(errno.into()))?;
         let in_transit = tenure.let_go(&endpoint.own().epoch);
         let in_transit = in_transit.ok_or(refused(Untransferable::Detached))?;
-        let (incoming, outgoing) = (receiver.parcels().lane(), sender.lane());
-        let standing =
-            Standing { side: endpoint.side(), epoch: in_transit, next: sender.position(), read };
-        let lanes = [incoming.is_some(), outgoing.is_some()];
+        let (at_lane, incoming) = receiver.parcels().lanes();
+        let lanes = TicketLanes {
+            is_at_first: at_lane.is_some(),
+            incoming: incoming.len() + usize::from(at_lane.is_some()),
+            ..sender.lanes().describe()
+        };
+        let incoming = at_lane.into_iter().chain(incoming).collect();
+        let (posts_to, reads) = (sender.queue().grown(), receiver.queue().grown());
+        let place = |first, grown: &Option<(Region, u64)>| Place {
+            first,
+            grown: grown.as_ref().map(|(_, at)| *at),
+        };
+        let standing = Standing {
+            side: endpoint.side(),
+            epoch: in_transit,
+            next: place(sender.queue().first().position(), &posts_to),
+            read: place(receiver.queue().first().position(), &reads),
+            sent: sender.growth().sent.total(),
+            received: receiver.received().total(),
+        };
+        let grown = [posts_to, reads].map(|ring| ring.map(|(memory, _)| memory));
         let trust = TicketTrust {
             is_untrusted: endpoint.trust() == Trust::Untrusted,
             is_of_trusted_channel: endpoint.trust_of_channel() == Trust::Trusted,
         };
-        let ticket = Ticket::new(standing, lanes, trust);
-        let in_transit = Some(in_transit);
-        Ok(Self { port, tenure, in_transit, ticket, line, incoming, outgoing })
+        let ticket = Ticket::port(standing, lanes, trust);
+        let (in_transit, outgoing) = (Some(in_transit), sender.lanes().current());
+        Ok(Self { port, tenure, in_transit, ticket, line, grown, incoming, outgoing })
     }
 
     /// Its descriptors, in the order that the ticket tells.
     pub(super) fn fds(&self) -> impl Iterator<Item = std::io::Result<BorrowedFd<'_>>> {
         let segment = self.port.endpoint().segment().memfd();
-        let incoming = self.incoming.as_ref().map(|lane| lane.as_fd());
-        let outgoing = self.outgoing.as_ref().map(|lane| lane.as_fd());
-        [Some(Ok(segment)), Some(self.line.as_fd()), incoming, outgoing].into_iter().flatten()
+        let grown = self.grown.iter().flatten().map(|ring| Ok(ring.segment().memfd()));
+        let incoming = self.incoming.iter().map(|lane| lane.as_fd());
+        let outgoing = self.outgoing.iter().map(|lane| lane.as_fd());
+        [Ok(segment), self.line.as_fd()].into_iter().chain(grown).chain(incoming).chain(outgoing)
     }
 
     /// Somebody else has it now: closes the own copy of the line, without hanging up.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::MessagePort;
 use crate::error::PostError;
+use crate::{Buffer, SealedBuffer};
 
 /// Something that a message can carry to whoever receives it.
 #[non_exhaustive]
@@ -12,11 +13,27 @@ use crate::error::PostError;
 pub enum Transferable {
     /// A port, with all that waits in it.
     Port(MessagePort),
+    /// A buffer, which is sealed when it is sent.
+    Buffer(Buffer),
+    /// A buffer that came in a message or was sealed before. Nothing of it is copied.
+    SealedBuffer(SealedBuffer),
 }
 
 impl From<MessagePort> for Transferable {
     fn from(port: MessagePort) -> Self {
         Self::Port(port)
+    }
+}
+
+impl From<Buffer> for Transferable {
+    fn from(buffer: Buffer) -> Self {
+        Self::Buffer(buffer)
+    }
+}
+
+impl From<SealedBuffer> for Transferable {
+    fn from(buffer: SealedBuffer) -> Self {
+        Self::SealedBuffer(buffer)
     }
 }
 
@@ -43,7 +60,7 @@ impl From<MessagePort> for Transferable {
 #[derive(Default)]
 pub struct TransferList(Mutex<Vec<Transferable>>);
 
-/// Makes a [`TransferList`](crate::TransferList) of ports.
+/// Makes a [`TransferList`](crate::TransferList) of ports and [buffers](crate::Buffer).
 ///
 /// ```
 /// use zeroport::{MessageChannel, transfer};
@@ -87,17 +104,58 @@ impl TransferList {
         self.len() == 0
     }
 
-    /// The ports of the list, in its order.
+    /// The ports of the list, in its order; what else is there is dropped.
     pub fn into_ports(self) -> Vec<MessagePort> {
-        self.into_iter().map(|Transferable::Port(port)| port).collect()
+        let ports = self.into_iter().map(|item| match item {
+            Transferable::Port(port) => Some(port),
+            Transferable::Buffer(_) | Transferable::SealedBuffer(_) => None,
+        });
+        ports.flatten().collect()
     }
 
-    pub(super) fn ports(&mut self) -> impl ExactSizeIterator<Item = &MessagePort> {
-        self.items().iter().map(|Transferable::Port(port)| port)
-    }
-
-    fn items(&mut self) -> &mut Vec<Transferable> {
+    pub(super) fn items(&mut self) -> &mut Vec<Transferable> {
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many ports and buffers there are.
+    pub(super) fn counts(&mut self) -> [usize; 2] {
+        let all = self.items().len();
+        let is_port = |item: &&Transferable| matches!(item, Transferable::Port(_));
+        let ports = self.items().iter().filter(is_port).count();
+        [ports, all - ports]
+    }
+
+    /// Bytes of all buffers.
+    pub(super) fn bytes(&mut self) -> u64 {
+        let len = |item: &Transferable| match item {
+            Transferable::Port(_) => 0,
+            Transferable::Buffer(buffer) => buffer.len() as u64,
+            Transferable::SealedBuffer(buffer) => buffer.len() as u64,
+        };
+        self.items().iter().map(len).sum()
+    }
+
+    /// Seals all buffers, so that they can be sent. Those that are handed back later stay sealed.
+    pub(super) fn seal(&mut self) -> Result<(), PostError> {
+        let mut refused = None;
+        let items = std::mem::take(self.items());
+        let seal = |item| match item {
+            Transferable::Buffer(buffer) if refused.is_none() => seal_buffer(buffer, &mut refused),
+            item => Some(item),
+        };
+        *self.items() = items.into_iter().filter_map(seal).collect();
+        refused.map_or(Ok(()), Err)
+    }
+}
+
+/// The buffer sealed, or as it was and why.
+fn seal_buffer(buffer: Buffer, refused: &mut Option<PostError>) -> Option<Transferable> {
+    match buffer.into_sealed_memory() {
+        Ok(sealed) => Some(Transferable::SealedBuffer(SealedBuffer::from_sealed(sealed))),
+        Err((buffer, error)) => {
+            *refused = Some(PostError::Os(std::io::Error::other(error)));
+            buffer.map(Transferable::Buffer)
+        }
     }
 }
 
@@ -125,6 +183,18 @@ impl IntoIterator for TransferList {
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter()
+    }
+}
+
+impl From<Buffer> for TransferList {
+    fn from(buffer: Buffer) -> Self {
+        Self(Mutex::new(vec![buffer.into()]))
+    }
+}
+
+impl From<SealedBuffer> for TransferList {
+    fn from(buffer: SealedBuffer) -> Self {
+        Self(Mutex::new(vec![buffer.into()]))
     }
 }
 
@@ -163,7 +233,7 @@ impl<const N: usize> From<[MessagePort; N]> for TransferList {
 /// ```
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
-#[error("a message and its {} ports were not sent: {source}", list.len())]
+#[error("a message and the {} things with it were not sent: {source}", list.len())]
 pub struct TransferError {
     /// All that was to be given away, in the order in which it was listed.
     pub list: TransferList,

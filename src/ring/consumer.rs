@@ -5,7 +5,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::{Cursor, Memory};
-use crate::record::{HEADER_LEN, Head, parse_head, record_len, tag_of};
+use crate::record::{
+    HEADER_LEN, Head, MAX_PORTS, OUTSIDE, buffers_of, parse_head, record_len, tag_of,
+};
 use crate::sync::Ordering;
 
 /// The part of the capacity that a reader may owe a streaming poster: one in so many.
@@ -28,6 +30,31 @@ pub(crate) struct Record {
     pub(crate) tag: u32,
     /// Ports that came over the lane.
     pub(crate) ports: u16,
+    /// Buffers that came over the lane.
+    pub(crate) buffers: u16,
+    /// The flags of its head.
+    pub(crate) flags: u8,
+    /// Which ring of the queue it is in: 0 is the first ([`crate::queue`]).
+    pub(crate) ring: u32,
+}
+
+impl Record {
+    /// Whether it has nothing that most messages do not have.
+    #[inline(always)]
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.ports == 0 && self.flags == 0 && self.ring == 0
+    }
+}
+
+/// The end of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// Where it stands.
+    pub(crate) at: u64,
+    /// The base-2 logarithm of the next ring's capacity; 0: the first ring of all.
+    pub(crate) order: u32,
+    /// The flags of its head.
+    pub(crate) flags: u8,
 }
 
 /// What a look at the ring finds.
@@ -37,6 +64,8 @@ pub(crate) enum Found {
     Nothing,
     /// The next record.
     Record(Record),
+    /// The queue goes on in another ring.
+    Link(Link),
     /// The other side broke the ring's protocol.
     Broken,
 }
@@ -93,8 +122,9 @@ impl<M: Memory> Consumer<M> {
         // PUBLISH: pairs with the Release in `Producer::publish` and `flush`.
         match parse_head(self.memory.word(from).load(Ordering::Acquire)) {
             Head::Empty => Found::Nothing,
-            Head::Message { len, ports } => self.check(from, from, len, ports),
+            Head::Message { len, flags, ports } => self.check(from, from, len, flags, ports),
             Head::Filler => self.peek_next_lap(from),
+            Head::Link { flags } => self.link(from, flags),
             Head::Broken => Found::Broken,
         }
     }
@@ -155,6 +185,23 @@ impl<M: Memory> Consumer<M> {
         self.memory.released().store(held, Ordering::Release);
     }
 
+    /// Goes on behind a link, which is let go at once.
+    pub(crate) fn pass(&self, link: Link) {
+        let behind = link.at + HEADER_LEN;
+        self.take(behind);
+        self.release(link.at, behind);
+    }
+
+    /// Whether no record is held.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.held.get() == self.read.get()
+    }
+
+    /// The place up to which no record is held.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.get()
+    }
+
     /// Lets all taken records go, those that were forgotten too: nobody reads them any more.
     pub(crate) fn release_all(&self) {
         self.early.borrow_mut().clear();
@@ -188,9 +235,16 @@ impl<M: Memory> Consumer<M> {
         let start = from + to_end;
         // Relaxed: written before the filler, whose Acquire has brought it.
         match parse_head(self.memory.word(start).load(Ordering::Relaxed)) {
-            Head::Message { len, ports } => self.check(from, start, len, ports),
-            Head::Empty | Head::Filler | Head::Broken => Found::Broken,
+            Head::Message { len, flags, ports } => self.check(from, start, len, flags, ports),
+            Head::Empty | Head::Filler | Head::Link { .. } | Head::Broken => Found::Broken,
         }
+    }
+
+    #[cold]
+    fn link(&self, at: u64, flags: u8) -> Found {
+        // Relaxed: written before the head, whose Acquire has brought it.
+        let detail = self.memory.word(at + 8).load(Ordering::Relaxed);
+        Found::Link(Link { at, order: tag_of(detail), flags })
     }
 
     /// The room of a record. In a stream of records of one length the next header's place must not
@@ -213,7 +267,7 @@ impl<M: Memory> Consumer<M> {
     /// Checks a record's place: its length, that it ends with its lap at the latest (R3), and that the
     /// poster had that room: else it has written over what the reader holds (R2).
     #[inline(always)]
-    fn check(&self, from: u64, start: u64, payload_len: u32, ports: u16) -> Found {
+    fn check(&self, from: u64, start: u64, payload_len: u32, flags: u8, ports: u16) -> Found {
         let len = self.record_len(payload_len);
         if u64::from(payload_len) > self.cursor.max_payload()
             || len > self.cursor.to_end(start)
@@ -223,6 +277,10 @@ impl<M: Memory> Consumer<M> {
         }
         // Relaxed: written before the head, whose Acquire has brought it.
         let detail = self.memory.word(start + 8).load(Ordering::Relaxed);
+        let buffers = if flags & OUTSIDE == 0 { 0 } else { buffers_of(detail) };
+        if buffers > MAX_PORTS - ports {
+            return Found::Broken;
+        }
         Found::Record(Record {
             from,
             to: start + len,
@@ -230,6 +288,9 @@ impl<M: Memory> Consumer<M> {
             payload_len,
             tag: tag_of(detail),
             ports,
+            buffers,
+            flags,
+            ring: 0,
         })
     }
 }

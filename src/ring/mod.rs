@@ -21,13 +21,15 @@
 //! * **R3** A record is contiguous. Where it does not fit before the end, a filler ends the lap; a
 //!   filler is never at offset 0, and no filler follows a filler.
 //! * **R4** Every header starts at a multiple of 16 and so never wraps.
+//! * **R6** A link is the last record of a ring, at `next`, in the room of the zeroed header (R1): so
+//!   there is always room for it.
 //! * **R5** At most one [`Reservation`] of a ring is in use at a time (the port's `Sender` sees to it).
 //!
 //! # Orderings
 //!
 //! | store | load | what travels |
 //! |---|---|---|
-//! | `PUBLISH` header word, Release ([`Producer::publish`]) | Acquire ([`Consumer::peek`]) | the record, the next zeroed header, and all of a batch |
+//! | `PUBLISH` header word, Release ([`Producer::publish`], `flush`, `link`) | Acquire ([`Consumer::peek`]) | the record, the next zeroed header, and all of a batch |
 //! | `RELEASE` released position, Release ([`Consumer::give_back`]) | Acquire ([`Producer::refresh`]) | that the reader is done with the bytes |
 //!
 //! # A hostile other side
@@ -42,7 +44,7 @@ mod producer;
 #[cfg(not(loom))]
 mod tests;
 
-pub(crate) use consumer::{Consumer, Found, Record};
+pub(crate) use consumer::{Consumer, Found, Link, Record};
 pub(crate) use cursor::Cursor;
 pub(crate) use producer::{Content, Producer, Refusal, Reservation};
 

@@ -277,7 +277,7 @@ impl Twins {
                     after_filler = true;
                     at += rest;
                 }
-                Head::Empty | Head::Broken => panic!("R1: a gap at {at}"),
+                Head::Empty | Head::Link { .. } | Head::Broken => panic!("R1: a gap at {at}"),
             }
         }
         assert_eq!((at, messages, after_filler), (self.published, self.said.len(), false));

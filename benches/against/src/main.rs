@@ -1,51 +1,83 @@
 //! zeroport and its rivals in one run, by turns, each between two processes.
 //!
-//! `cargo run --release --manifest-path benches/against/Cargo.toml [-- --quick]`
+//! `cargo run --release --manifest-path benches/against/Cargo.toml [-- [--quick] [--json] [CASE…]]`
 //!
-//! | case | what one step is |
+//! | case | what is measured |
 //! |---|---|
 //! | `setup` | a request carries a fresh reply port; ten replies come on it, then its close |
+//! | `large` | a stream of large messages, written whole and read whole, beside bare `memcpy` |
+//! | `one_way` | from before a large message is written until it has been read |
+//! | `untrusted` | a stream between ends that do not trust each other, beside one that does |
+//!
+//! `--quick` repeats less often, `--json` prints one object a line.
 
+mod contest;
+mod far;
+mod iceoryx;
 mod ipc;
+mod large;
+mod link;
+mod one_way;
+mod ours;
+mod payload;
+mod setup;
 #[path = "../../support/mod.rs"]
 mod support;
+mod untrusted;
 
-use support::Case;
-use support::ports::{ReplyStream, run_far_end};
+use std::process::ExitCode;
 
-fn main() {
-    run_far_end();
-    ipc::run_far_end();
-    let quick = std::env::args().any(|arg| arg == "--quick");
-    let (repetitions, steps) = if quick { (5, 500) } else { (21, 2_000) };
+use contest::Plan;
 
-    let mut cases: [(&str, Box<dyn Case>); 2] = [
-        ("zeroport", Box::new(ReplyStream::new())),
-        ("ipc-channel", Box::new(ipc::ReplyStream::new())),
-    ];
-    // One turn of each, unmeasured, then by turns: whatever else the machine does hits all of them.
-    let mut micros = [const { Vec::new() }; 2];
-    for repetition in 0..=repetitions {
-        for (case, micros) in cases.iter_mut().zip(&mut micros) {
-            let time = case.1.run(steps);
-            if repetition > 0 {
-                micros.push(time.as_nanos() as f64 / 1e3 / steps as f64);
-            }
+/// Whatever goes wrong ends the run.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+type Case = (&'static str, fn(&Plan) -> Result<()>);
+
+const CASES: [Case; 4] = [
+    ("setup", setup::run),
+    ("large", large::run),
+    ("one_way", one_way::run),
+    ("untrusted", untrusted::run),
+];
+
+fn main() -> Result<ExitCode> {
+    run_far_ends()?;
+    let (plan, cases) = match arguments(std::env::args().skip(1)) {
+        Ok(asked) => asked,
+        Err(unknown) => {
+            let names = CASES.map(|(name, _)| name).join(" | ");
+            eprintln!("no such case: {unknown}\nusage: [--quick] [--json] [{names}]…");
+            return Ok(ExitCode::from(2));
         }
+    };
+    for (_, run) in cases {
+        run(&plan)?;
     }
-    let [ours, theirs] = &micros;
-    let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
-    println!("setup, µs: request with a fresh reply port, ten replies, close");
-    for ((name, _), micros) in cases.iter().zip(&micros) {
-        let (median, min, max) = spread(micros.clone());
-        println!("  {name:<14}{median:>8.1} ({min:.1} … {max:.1})");
-    }
-    let (median, min, max) = spread(ratios);
-    println!("  zeroport / ipc-channel {median:.2} ({min:.2} … {max:.2}), paired");
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Median, minimum, maximum.
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    (values[values.len() / 2], values[0], values[values.len() - 1])
+/// Does not return if this process is somebody's far end.
+fn run_far_ends() -> Result<()> {
+    support::ports::run_far_end();
+    ipc::run_far_end();
+    far::run_far_end()
+}
+
+/// How to measure, and what: all, unless cases are named. The error is a name that there is not.
+fn arguments(
+    given: impl Iterator<Item = String>,
+) -> std::result::Result<(Plan, Vec<Case>), String> {
+    let (mut plan, mut cases) = (Plan::default(), Vec::new());
+    for argument in given {
+        match argument.as_str() {
+            "--quick" => plan.quick = true,
+            "--json" => plan.json = true,
+            name => cases.push(*CASES.iter().find(|case| case.0 == name).ok_or(name)?),
+        }
+    }
+    if cases.is_empty() {
+        cases.extend(CASES);
+    }
+    Ok((plan, cases))
 }

@@ -113,7 +113,7 @@ fn a_closer_comes_into_a_refusal() {
     in_host(test_name(concat!(module_path!(), "::a_closer_comes_into_a_refusal")), || {
         let MessageChannel { port1, port2: _port2 } = MessageChannel::new().unwrap();
         port1.post_bytes_with(b"", bundle(1).far).unwrap();
-        let lane = port1.halves().0.lane().unwrap();
+        let lane = port1.halves().0.lanes().current().unwrap();
         shutdown(lane.as_fd().unwrap(), Shutdown::Both).unwrap();
 
         let Bundle { near, far, deep: _deep } = bundle(3);

@@ -5,7 +5,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use super::support::{Peer, Setup, be_peer, is_peer_of};
 use super::*;
 use crate::error::{PARENT_VARIABLE, PostError};
-use crate::port::Trust;
+use crate::lane::Arrival;
 use crate::port::adopt::adopt;
 
 /// The test as whose peer each player is started.
@@ -168,9 +168,10 @@ fn adopt_early(port: &MessagePort, carrier: &MessagePort) {
     assert_eq!(port.recv().unwrap().bytes(), b"now");
     assert_eq!(carrier.try_recv().map(drop), Err(RecvError::Empty), "there is no record");
     let (_, receiver) = carrier.halves();
-    let parcel = receiver.parcels().receive(1);
-    let arrival = receiver.take_port(&parcel).unwrap().unwrap();
-    let far = adopt(arrival, Trust::Trusted).unwrap();
+    let parcel = receiver.parcels().receive(1, 0, true);
+    let arrival = receiver.take_from(&parcel, true).unwrap().unwrap();
+    let Arrival::Port(arrival) = arrival else { panic!("a buffer") };
+    let far = adopt(*arrival, carrier.endpoint().trusts()).unwrap();
     unpack(0, &far);
     let message = far.recv().unwrap();
     far.post_bytes(message.bytes()).unwrap();

@@ -138,7 +138,7 @@ fn a_lane_that_was_hung_up() {
         let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
         port1.post_bytes_with(b"", bundle(1).far).unwrap();
         drop(port2.recv().unwrap());
-        let lane = port1.halves().0.lane().unwrap();
+        let lane = port1.halves().0.lanes().current().unwrap();
         for count in COUNTS {
             static LANE: Mutex<Option<Arc<Outgoing>>> = Mutex::new(None);
             *LANE.lock().unwrap() = Some(lane.clone());
@@ -163,7 +163,9 @@ fn a_lane_that_was_hung_up() {
 #[test]
 fn a_full_lane() {
     in_host(test_name(concat!(module_path!(), "::a_full_lane")), || {
-        let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+        // One that is not followed by another.
+        let options = zeroport::ChannelOptions::new().limit(0);
+        let MessageChannel { port1, port2 } = options.open().unwrap();
         let mut posted = 0;
         loop {
             let MessageChannel { port1: _closed, port2: some } = MessageChannel::new().unwrap();

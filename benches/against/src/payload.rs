@@ -1,0 +1,42 @@
+//! Payloads of any length: written whole and checked whole, by the same code for all peers.
+
+/// Bytes of a word. Lengths are multiples of it.
+pub const WORD: usize = size_of::<u64>();
+
+/// Writes all of the payload of step `step`: no two words alike, so that a torn or stale one shows.
+///
+/// Never inlined, so that no peer gets a better compiled one than another.
+#[inline(never)]
+pub fn fill(bytes: &mut [u8], step: u64) {
+    for (index, word) in bytes.chunks_exact_mut(WORD).enumerate() {
+        word.copy_from_slice(&step.wrapping_add(index as u64).to_ne_bytes());
+    }
+}
+
+/// Checks every word. Words that differ are only counted on the way, so that this runs as fast as
+/// memory can be read.
+///
+/// # Panics
+///
+/// If one is wrong.
+#[inline(never)]
+pub fn check(bytes: &[u8], step: u64) {
+    let mut difference = 0;
+    for (index, word) in bytes.as_chunks::<WORD>().0.iter().enumerate() {
+        difference |= u64::from_ne_bytes(*word) ^ step.wrapping_add(index as u64);
+    }
+    assert_eq!(difference, 0, "a wrong payload at step {step}");
+}
+
+/// As [`fill`], with the time `nanos` in place of the first word.
+pub fn fill_stamped(bytes: &mut [u8], step: u64, nanos: u64) {
+    fill(bytes, step);
+    bytes[..WORD].copy_from_slice(&nanos.to_ne_bytes());
+}
+
+/// As [`check`], and gives the time back.
+pub fn check_stamped(bytes: &[u8], step: u64) -> u64 {
+    let (stamp, rest) = bytes.split_first_chunk().expect("a stamp");
+    check(rest, step.wrapping_add(1));
+    u64::from_ne_bytes(*stamp)
+}

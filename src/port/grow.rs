@@ -1,0 +1,275 @@
+//! Finding room: where a ring is full, the queue goes on in a larger one ([`crate::queue`]).
+
+use std::cell::Cell;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::account::Sent;
+use crate::error::PostError;
+use crate::layout::{RingWords, Shape, Side};
+use crate::queue::Poster;
+use crate::record::{HEADER_LEN, record_len};
+use crate::ring::{Cursor, Refusal, Reservation};
+use crate::segment::{Region, Segment};
+use crate::steps::{Step, reach};
+use crate::sync::{Ordering, spin_loop};
+use crate::ticket::Ticket;
+use crate::wake;
+
+use super::post::{Patience, Sender};
+use super::wait::Look;
+
+/// The largest grown ring, unless the first one is larger.
+const MAX_STEP: u64 = 16 << 20;
+/// Memory of a grown ring is allocated in such pieces: what is over at the end of a burst is little.
+const CHUNK: u64 = 128 << 10;
+/// How long a reader that is awake may take to make room before a larger ring is made: about as long as
+/// making one takes.
+const READER_PAUSE: Duration = Duration::from_micros(30);
+const QUICK_LOOKS: u32 = 64;
+
+/// What a sender knows of the rings beyond the first, and of all that counts toward the limit.
+#[derive(Debug)]
+pub(super) struct Growth {
+    pub(super) sent: Sent,
+    /// Up to where the grown ring was allocated.
+    allocated: Cell<u64>,
+}
+
+impl Growth {
+    pub(super) fn new(limit: u64, sent: u64, queue: &Poster<Region>) -> Self {
+        // What a former holder has allocated does not matter: to do it again costs little.
+        let allocated = queue.grown().map_or(0, |(_, next)| next);
+        Self { sent: Sent::new(limit, sent), allocated: Cell::new(allocated) }
+    }
+}
+
+impl Sender {
+    /// The words of the ring that this port posts to.
+    pub(super) fn ring_words(&self) -> &RingWords {
+        let endpoint = &self.hold().endpoint;
+        endpoint.side().of(&endpoint.segment().header().rings)
+    }
+
+    /// What `reserve` has not found in the first ring.
+    #[cold]
+    pub(super) fn find_room(
+        &self,
+        len: u64,
+        patience: Patience,
+        reserved: Result<Reservation, Refusal>,
+    ) -> Result<Reservation, PostError> {
+        match reserved {
+            Ok(_) | Err(Refusal::Full | Refusal::Linked) => self.make_room(len, patience),
+            Err(Refusal::TooLarge { max }) => Err(PostError::TooLarge { len, max }),
+            Err(Refusal::Broken) => Err(self.violated()),
+        }
+    }
+
+    fn make_room(&self, len: u64, patience: Patience) -> Result<Reservation, PostError> {
+        if let Some(room) = self.try_room(len)? {
+            return Ok(room);
+        }
+        // What was staged must be visible, or the reader would never make room; nor could a link follow.
+        self.flush();
+        if let Some(room) = self.watch_reader(len)? {
+            return Ok(room);
+        }
+        if let Some(room) = self.grow_for(len, patience)? {
+            return Ok(room);
+        }
+        match patience {
+            Patience::None => {
+                self.hold().look_at_line();
+                self.check()?;
+                Err(PostError::Full { len })
+            }
+            Patience::Until(deadline) => self.wait_for_room(len, deadline),
+        }
+    }
+
+    fn wait_for_room(&self, len: u64, deadline: Option<Instant>) -> Result<Reservation, PostError> {
+        let word = &self.hold().endpoint.own().room_wake;
+        let found = self.hold().wait(word, deadline, |how| match self.try_room(len) {
+            Ok(None) if how == Look::Quick => None,
+            Ok(None) => match self.check().and_then(|()| self.grow_for(len, Patience::None)) {
+                Ok(room) => room.map(Ok),
+                Err(refused) => Some(Err(refused)),
+            },
+            Ok(Some(room)) => Some(Ok(room)),
+            Err(refused) => Some(Err(refused)),
+        });
+        found.unwrap_or_else(|| self.check().and(Err(PostError::Full { len })))
+    }
+
+    /// Room in the ring that is posted to, with memory behind it.
+    fn try_room(&self, len: u64) -> Result<Option<Reservation>, PostError> {
+        match self.queue().reserve(len) {
+            Ok(room) if !room.is_grown() => Ok(Some(room)),
+            Ok(room) => self.back_with_memory(room, len).map(Some),
+            Err(Refusal::Full | Refusal::Linked) => Ok(None),
+            Err(Refusal::TooLarge { max }) => Err(PostError::TooLarge { len, max }),
+            Err(Refusal::Broken) => Err(self.violated()),
+        }
+    }
+
+    /// Sees to it that there is memory for room in a grown ring. Where more has to be allocated is the
+    /// place to ask whether the reader has caught up, so that it need not be asked at each post.
+    fn back_with_memory(&self, room: Reservation, len: u64) -> Result<Reservation, PostError> {
+        let allocated = self.growth().allocated.get();
+        let end = room.end();
+        if end <= allocated {
+            return Ok(room);
+        }
+        self.flush();
+        if self.go_back()?
+            && let Ok(room) = self.queue().reserve(len)
+        {
+            return Ok(room);
+        }
+        let Some((ring, _)) = self.queue().grown() else { return Err(PostError::Full { len }) };
+        let to = end.next_multiple_of(CHUNK).min(self.queue().capacity());
+        ring.segment().allocate(allocated, to).map_err(|error| PostError::Os(error.into()))?;
+        self.growth().allocated.set(to);
+        Ok(room)
+    }
+
+    fn go_back(&self) -> Result<bool, PostError> {
+        match self.queue().go_back() {
+            Ok(true) => {
+                self.growth().allocated.set(0);
+                // Who sleeps there would keep the ring until the next message.
+                self.notify_reader();
+                Ok(true)
+            }
+            Ok(false) => Ok(false),
+            Err(_) => Err(self.violated()),
+        }
+    }
+
+    /// A reader that is awake and at work makes room sooner than a larger ring is made.
+    fn watch_reader(&self, len: u64) -> Result<Option<Reservation>, PostError> {
+        let is_in_first = self.queue().grown().is_none();
+        if !is_in_first || self.growth().sent.limit() == 0 {
+            return Ok(None);
+        }
+        let (mut seen, mut since) = (self.released(), Instant::now());
+        loop {
+            for _ in 0..QUICK_LOOKS {
+                // Relaxed: only decides whether to wait for it.
+                let word = self.hold().endpoint.peer().message_wake.load(Ordering::Relaxed);
+                if word == wake::ASLEEP {
+                    return Ok(None);
+                }
+                if let Some(room) = self.try_room(len)? {
+                    return Ok(Some(room));
+                }
+                spin_loop();
+            }
+            let (released, now) = (self.released(), Instant::now());
+            if released != seen {
+                (seen, since) = (released, now);
+            } else if now.duration_since(since) > READER_PAUSE {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn released(&self) -> u64 {
+        // Relaxed: only tells whether the reader is at work.
+        self.ring_words().released.load(Ordering::Relaxed)
+    }
+
+    /// Goes on in another ring and finds room there. `None`: there must be none, or not now.
+    fn grow_for(&self, len: u64, patience: Patience) -> Result<Option<Reservation>, PostError> {
+        if self.growth().sent.limit() == 0 {
+            return Ok(None);
+        }
+        if !self.go_back()? && !self.grow(len, patience)? {
+            return Ok(None);
+        }
+        self.try_room(len)
+    }
+
+    fn grow(&self, len: u64, patience: Patience) -> Result<bool, PostError> {
+        let Some(capacity) = self.next_capacity(len)? else { return Ok(false) };
+        let os = |error: rustix::io::Errno| PostError::Os(error.into());
+        let segment = Segment::create(Shape::grown(capacity)).map_err(os)?;
+        let chunk = CHUNK.max(2 * record_len(len)).min(capacity);
+        segment.allocate(0, chunk).map_err(os)?;
+        reach(Step::RingMade);
+        let ticket = Ticket::ring(capacity);
+        let sent = self.try_send(len, patience, &mut |lane| {
+            Ok(lane.send(Some((ticket, segment.memfd().as_fd())), &[], &[]))
+        })?;
+        let Some(((), flags)) = sent else { return Ok(false) };
+        reach(Step::RingSent);
+        self.growth().sent.add(capacity);
+        self.growth().allocated.set(chunk);
+        let region = Region::new(Arc::new(segment), Side::First);
+        self.queue().grow(region, capacity.trailing_zeros(), flags);
+        reach(Step::Linked);
+        self.notify_reader();
+        Ok(true)
+    }
+
+    /// How large the next ring is: twice this one, as far as the limits allow.
+    fn next_capacity(&self, len: u64) -> Result<Option<u64>, PostError> {
+        let queue = self.queue();
+        let needed = 2 * (record_len(len) + HEADER_LEN);
+        let step = MAX_STEP.max(queue.first().cursor().capacity());
+        let mut capacity = (2 * queue.capacity()).min(step).max(needed.next_power_of_two());
+        let left = self.growth().sent.limit().saturating_sub(self.outstanding()?);
+        while capacity > left && Cursor::new(capacity).max_payload() >= len {
+            capacity /= 2;
+        }
+        let is_enough = capacity <= left && Cursor::new(capacity).max_payload() >= len;
+        Ok(is_enough.then_some(capacity))
+    }
+
+    /// Bytes outside the first ring that the reader has not let go.
+    fn outstanding(&self) -> Result<u64, PostError> {
+        let outstanding = self.growth().sent.outstanding(&self.ring_words().let_go);
+        outstanding.ok_or_else(|| self.violated())
+    }
+
+    /// Waits until so many more bytes may be sent outside the ring.
+    pub(super) fn admit(&self, bytes: u64, len: u64, patience: Patience) -> Result<(), PostError> {
+        if bytes == 0 || self.may_send(bytes)? {
+            return Ok(());
+        }
+        self.flush();
+        let Patience::Until(deadline) = patience else {
+            self.hold().look_at_line();
+            self.check()?;
+            return Err(PostError::Full { len });
+        };
+        let word = &self.hold().endpoint.own().room_wake;
+        let found = self.hold().wait(word, deadline, |how| match how {
+            Look::Quick => None,
+            Look::Thorough => match self.check().and_then(|()| self.may_send(bytes)) {
+                Ok(may) => may.then_some(Ok(())),
+                Err(refused) => Some(Err(refused)),
+            },
+        });
+        found.unwrap_or_else(|| self.check().and(Err(PostError::Full { len })))
+    }
+
+    /// Whether so many more bytes may be sent outside the ring: within the limit, or into an empty queue.
+    pub(super) fn may_send(&self, bytes: u64) -> Result<bool, PostError> {
+        let outstanding = self.outstanding()?;
+        if outstanding.saturating_add(bytes) <= self.growth().sent.limit() {
+            return Ok(true);
+        }
+        if self.queue().grown().is_some() {
+            self.go_back()?;
+        }
+        let is_drained = self.queue().is_drained().map_err(|_| self.violated())?;
+        Ok(is_drained && outstanding == 0)
+    }
+
+    pub(super) fn notify_reader(&self) {
+        self.hold().notify(&self.hold().endpoint.peer().message_wake);
+    }
+}

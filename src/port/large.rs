@@ -1,0 +1,202 @@
+//! Large payloads, on the sending side: written into a memory of their own, whose descriptor goes ahead on
+//! the lane; the record follows in its turn.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use crate::block::Block;
+use crate::error::PostError;
+use crate::record::OUTSIDE_LEN;
+use crate::ring::Content;
+use crate::ticket::Ticket;
+use crate::warm;
+
+use super::post::{MAX_PAYLOAD, Patience, Sender};
+use super::transfer_list::{TransferError, TransferList};
+
+/// What a sender keeps warm, in bytes and in number.
+const MAX_WARM: u64 = 32 << 20;
+const MAX_BLOCKS: usize = 8;
+
+/// Memory for a large payload, to be filled.
+#[derive(Debug)]
+pub(super) enum Large {
+    /// To be sealed, and never used again: for who may be a stranger.
+    Fresh(Block),
+    /// To be used again.
+    Warm(warm::Block, u64),
+}
+
+impl Large {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Fresh(block) => block.as_slice(),
+            Self::Warm(block, len) => block.payload(*len as usize),
+        }
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Fresh(block) => block.as_mut_slice(),
+            Self::Warm(block, len) => block.payload_mut(*len as usize),
+        }
+    }
+
+    /// Ends the writing. Only the first `len` bytes are the payload.
+    pub(super) fn finish(self, len: u64) -> Result<Finished, PostError> {
+        match self {
+            Self::Fresh(block) => {
+                let memfd = block.into_sealed_memfd().map_err(|unsealed| os(unsealed.errno))?;
+                Ok(Finished { memory: Memory::Sealed(memfd), len })
+            }
+            Self::Warm(block, _) => Ok(Finished { memory: Memory::Warm(block), len }),
+        }
+    }
+}
+
+/// A large payload, ready to be sent.
+#[derive(Debug)]
+pub(super) struct Finished {
+    memory: Memory,
+    len: u64,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Sealed(OwnedFd),
+    Warm(warm::Block),
+}
+
+impl Finished {
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// What goes on the lane.
+    pub(super) fn on_lane(&self) -> (Ticket, BorrowedFd<'_>) {
+        let memfd = match &self.memory {
+            Memory::Sealed(memfd) => memfd.as_fd(),
+            Memory::Warm(block) => block.memfd(),
+        };
+        (Ticket::payload(self.len), memfd)
+    }
+}
+
+/// The memory that a sender keeps for large payloads.
+#[derive(Debug)]
+pub(super) struct Store {
+    is_warm: bool,
+    blocks: RefCell<Vec<warm::Block>>,
+}
+
+impl Store {
+    /// `is_warm`: the receiver will always be somebody whom we trust, so memory can be used again.
+    pub(super) fn new(is_warm: bool) -> Self {
+        Self { is_warm, blocks: RefCell::default() }
+    }
+
+    fn make(&self, len: u64) -> Result<Large, Errno> {
+        if !self.is_warm {
+            return Block::create(len).map(Large::Fresh);
+        }
+        let block = self.claim(len).map_or_else(|| warm::Block::create(len), Ok)?;
+        Ok(Large::Warm(block, len))
+    }
+
+    /// The block that was used last, of those that the reader has let go.
+    fn claim(&self, len: u64) -> Option<warm::Block> {
+        let mut blocks = self.blocks.borrow_mut();
+        let fits = |block: &warm::Block| block.capacity() >= len && block.claim();
+        let place = blocks.iter().rposition(fits)?;
+        Some(blocks.remove(place))
+    }
+
+    /// Keeps a block that is with the reader, and lets go of older ones if there are too many.
+    fn keep(&self, block: warm::Block) {
+        let mut blocks = self.blocks.borrow_mut();
+        blocks.push(block);
+        let bytes = |blocks: &[warm::Block]| blocks.iter().map(warm::Block::capacity).sum::<u64>();
+        while blocks.len() > MAX_BLOCKS || bytes(&blocks) > MAX_WARM {
+            let place = blocks.iter().position(warm::Block::is_free).unwrap_or(0);
+            blocks.remove(place);
+        }
+    }
+
+    pub(super) fn let_go(&self) {
+        self.blocks.take();
+    }
+}
+
+impl Sender {
+    /// Posts bytes that do not fit in the ring.
+    #[cold]
+    pub(super) fn post_large(
+        &self,
+        bytes: &[u8],
+        tag: u32,
+        patience: Patience,
+    ) -> Result<(), PostError> {
+        let posted = self.post_large_with(bytes, tag, patience, TransferList::new());
+        posted.map_err(|refused| refused.source)
+    }
+
+    /// As [`post_large`](Self::post_large), with what the list holds.
+    pub(super) fn post_large_with(
+        &self,
+        bytes: &[u8],
+        tag: u32,
+        patience: Patience,
+        list: TransferList,
+    ) -> Result<(), TransferError> {
+        let len = bytes.len() as u64;
+        let filled = self.make_large(len, patience).and_then(|mut large| {
+            large.bytes_mut().copy_from_slice(bytes);
+            large.finish(len)
+        });
+        match filled {
+            Ok(large) => self.post_finished(large, tag, patience, list),
+            Err(source) => Err(TransferError::new(list, source)),
+        }
+    }
+
+    /// Makes memory for a payload of exactly `len` bytes, once so much may be sent.
+    pub(super) fn make_large(&self, len: u64, patience: Patience) -> Result<Large, PostError> {
+        if len > MAX_PAYLOAD {
+            return Err(PostError::TooLarge { len, max: MAX_PAYLOAD });
+        }
+        self.admit(len, len, patience)?;
+        self.store().make(len).map_err(os)
+    }
+
+    /// Posts a payload that lies in a memory of its own.
+    pub(super) fn post_finished(
+        &self,
+        large: Finished,
+        tag: u32,
+        patience: Patience,
+        list: TransferList,
+    ) -> Result<(), TransferError> {
+        let room = self.take_turn().and_then(|()| self.reserve_room(OUTSIDE_LEN.into(), patience));
+        match room {
+            Ok(room) => {
+                let content = Content::plain(OUTSIDE_LEN as usize, tag);
+                self.give_away(room, content, patience, list, Some(large))
+            }
+            Err(source) => Err(TransferError::new(list, source)),
+        }
+    }
+
+    /// It is on its way: what can be used again is kept.
+    pub(super) fn sent_large(&self, large: Finished) {
+        if let Memory::Warm(block) = large.memory {
+            block.sent();
+            self.store().keep(block);
+        }
+    }
+}
+
+fn os(error: Errno) -> PostError {
+    PostError::Os(error.into())
+}

@@ -1,0 +1,314 @@
+//! What a reader finds outside the first ring: grown rings, and large payloads in a memory of their own.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::account::Received;
+use crate::block::{NotSealed, Sealed, View};
+use crate::error::{AttachError, RecvError};
+use crate::lane::{Envelope, NotHere, Taken};
+use crate::layout::Side;
+use crate::queue::Reader;
+use crate::record::{NEXT_LANE, OUTSIDE, OUTSIDE_LEN, Outside};
+use crate::ring::{Link, Record};
+use crate::segment::{Mapping, Region, is_legal_capacity};
+use crate::steps::{Step, reach};
+use crate::warm::Reading;
+
+use super::Trust;
+use super::message::{Aside, Where};
+use super::post::MAX_PAYLOAD;
+use super::receive::Receiver;
+
+/// A reader that has waited so long in vain lets warm memory go.
+const COOL_AFTER: Duration = Duration::from_millis(100);
+/// Memory of a grown ring that was read goes back to the kernel in such pieces.
+const PIECE: u64 = 256 << 10;
+const PAGE: u64 = 4096;
+/// Blocks that are kept mapped.
+const MAX_READINGS: usize = 16;
+
+/// What a receiver keeps of what lies outside the first ring.
+#[derive(Debug)]
+pub(super) struct Beyond {
+    pub(super) received: Received,
+    /// Blocks that were mapped, for when they are used again.
+    readings: RefCell<Vec<Arc<Reading>>>,
+    /// Up to where the grown ring that is read was given back to the kernel.
+    given_back: Cell<u64>,
+    /// Since when there may be memory that is not used: the last time that some was.
+    warm_since: Cell<Option<Instant>>,
+}
+
+/// A large payload that was received.
+#[derive(Debug)]
+pub(super) enum Payload {
+    /// Nobody can change it.
+    Sealed(Sealed),
+    /// From a poster whom we trust, who uses it again.
+    Warm(Arc<Reading>, usize),
+}
+
+impl Payload {
+    /// The poster may use it again.
+    pub(super) fn let_go(&self) {
+        if let Self::Warm(reading, _) = self {
+            reading.let_go();
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Sealed(sealed) => sealed.as_slice(),
+            Self::Warm(reading, len) => reading.payload(*len),
+        }
+    }
+}
+
+impl Beyond {
+    /// For who takes over after `received` bytes, of which all were let go but the grown ring that is read.
+    pub(super) fn new(limit: u64, received: u64, queue: &Reader<Region>) -> Self {
+        let (grown, read) = queue.with_current(|ring| (ring.capacity(), ring.position())).unzip();
+        let let_go = received.saturating_sub(grown.unwrap_or(0));
+        Self {
+            received: Received::new(limit, received, let_go),
+            readings: RefCell::default(),
+            given_back: Cell::new(read.unwrap_or(0) / PAGE * PAGE),
+            warm_since: Cell::new(grown.map(|_| Instant::now())),
+        }
+    }
+
+    /// Bytes that forgotten messages would hold for ever.
+    pub(super) fn forgotten(&self, queue: &Reader<Region>) -> u64 {
+        let current = queue.with_current(|ring| ring.capacity()).unwrap_or(0);
+        self.received.outstanding().saturating_sub(current)
+    }
+
+    /// Lets go of all that is kept: nothing more will come.
+    pub(super) fn let_go(&self) {
+        self.readings.take();
+    }
+
+    /// When memory that is not used is to go, if there may be any.
+    pub(super) fn cools_at(&self) -> Option<Instant> {
+        self.warm_since.get().map(|since| since + COOL_AFTER)
+    }
+
+    fn was_used(&self) {
+        self.warm_since.set(Some(Instant::now()));
+    }
+}
+
+impl Receiver {
+    /// Follows a link: maps the next ring, and goes on there.
+    pub(super) fn follow(&self, link: Link) -> Result<(), RecvError> {
+        reach(Step::LinkFound);
+        let capacity = 1u64.checked_shl(link.order).unwrap_or(0);
+        let received = &self.beyond().received;
+        let may_come = capacity <= received.limit() && received.may_come(capacity);
+        if !is_legal_capacity(capacity) || !may_come {
+            return Err(self.violated());
+        }
+        let map = |taken| match taken {
+            Taken::Ring { memfd, capacity: told } if told == capacity => {
+                let mapping = Mapping::grown(memfd.as_fd(), Some(capacity)).map_err(not_here)?;
+                Ok(mapping.held_by(memfd))
+            }
+            _ => Err(NotHere::Broken),
+        };
+        let is_next = link.flags & NEXT_LANE != 0;
+        let taken = self.parcels().receive_now(is_next, &|| self.find_lanes(), map);
+        self.tell_of_lanes();
+        let segment = taken.map_err(|error| self.refused(error))?;
+        received.add(capacity);
+        self.beyond().given_back.set(0);
+        self.beyond().was_used();
+        self.queue().follow(Region::new(Arc::new(segment), Side::First));
+        reach(Step::Followed);
+        self.leave_rings();
+        Ok(())
+    }
+
+    /// Lets go of rings that were left and of which nothing is held.
+    pub(super) fn leave_rings(&self) {
+        while let Some(capacity) = self.queue().leave() {
+            self.account_for(capacity);
+        }
+    }
+
+    /// Says that memory outside the first ring was let go.
+    pub(super) fn account_for(&self, bytes: u64) {
+        if bytes > 0 {
+            self.beyond().received.let_go(bytes, &self.ring_words().let_go);
+            self.notify_of_room();
+        }
+    }
+
+    fn refused(&self, error: NotHere) -> RecvError {
+        match error {
+            NotHere::Refused(errno) => RecvError::Os { errno: errno.raw_os_error() },
+            NotHere::Broken => self.violated(),
+        }
+    }
+
+    /// Takes a record that has more than most: fills in what its message has aside. If that fails, the record
+    /// was not taken.
+    pub(super) fn fill_aside(&self, aside: &mut Aside, record: Record) -> Result<(), RecvError> {
+        let memory = match record.ring {
+            0 => self.queue().first().memory().clone(),
+            ring => self.queue().memory(ring).ok_or_else(|| self.violated())?,
+        };
+        let mut outside = Outside::default();
+        let (mut offset, mut len) = (record.payload_offset, record.payload_len);
+        if record.flags & OUTSIDE != 0 {
+            let mut words = [0; 2];
+            memory.copy_out(offset, &mut words);
+            outside = bytemuck::cast(words);
+            // The head was checked to be as long.
+            (offset, len) = (offset + u64::from(OUTSIDE_LEN), len - OUTSIDE_LEN);
+        }
+        let bytes = outside.large.checked_add(outside.buffers);
+        let is_allowed = |bytes| self.beyond().received.may_come(bytes);
+        let bytes = bytes.filter(|bytes| is_allowed(*bytes)).ok_or_else(|| self.violated())?;
+        let list =
+            if outside.large == 0 { None } else { self.take_large(aside, &outside, record)? };
+        self.queue().take(&record);
+        self.beyond().received.add(bytes);
+        aside.set_outside(bytes);
+        if outside.large == 0 {
+            self.place_payload(aside, memory, record.ring, offset, len);
+        }
+        let is_over = !matches!(aside.place(), Where::First { .. } | Where::Grown { .. });
+        if is_over {
+            self.release_record(&record);
+        }
+        aside.set_over(is_over);
+        self.set_list(aside, record, outside.large > 0, list);
+        Ok(())
+    }
+
+    fn place_payload(&self, aside: &mut Aside, memory: Region, ring: u32, offset: u64, len: u32) {
+        if self.hold().endpoint.trust() == Trust::Untrusted {
+            aside.copy(len as usize, |into| memory.copy_out(offset, into));
+        } else if ring == 0 {
+            aside.set_place(Where::First { offset, len });
+        } else {
+            aside.set_place(Where::Grown { memory, offset, len });
+        }
+    }
+
+    fn set_list(&self, aside: &mut Aside, record: Record, is_large: bool, list: Option<Envelope>) {
+        let Record { ports, buffers, .. } = record;
+        match list {
+            Some(list) => aside.set_parcel(self.parcels().keep(list, ports, buffers)),
+            None if is_large || (ports == 0 && buffers == 0) => {}
+            None => {
+                let is_next = record.flags & NEXT_LANE != 0;
+                aside.set_parcel(self.parcels().receive(ports, buffers, is_next));
+            }
+        }
+    }
+
+    /// Takes the memory of a large payload, and the list that came with it.
+    fn take_large(
+        &self,
+        aside: &mut Aside,
+        outside: &Outside,
+        record: Record,
+    ) -> Result<Option<Envelope>, RecvError> {
+        reach(Step::LargeFound);
+        let len = outside.large;
+        if len > MAX_PAYLOAD || record.payload_len != OUTSIDE_LEN {
+            return Err(self.violated());
+        }
+        let has_list = record.ports > 0 || record.buffers > 0;
+        let is_next = record.flags & NEXT_LANE != 0;
+        let map = |taken| match taken {
+            Taken::Payload { memfd, len: told, list }
+                if told == len && list.is_some() == has_list =>
+            {
+                self.map_large(aside, memfd, len as usize)?;
+                Ok(list)
+            }
+            _ => Err(NotHere::Broken),
+        };
+        let taken = self.parcels().receive_now(is_next, &|| self.find_lanes(), map);
+        self.tell_of_lanes();
+        self.beyond().was_used();
+        reach(Step::LargeTaken);
+        taken.map_err(|error| self.refused(error))
+    }
+
+    fn map_large(
+        &self,
+        aside: &mut Aside,
+        memfd: std::os::fd::OwnedFd,
+        len: usize,
+    ) -> Result<(), NotHere> {
+        if !self.hold().endpoint.segment().shape().reuse {
+            let view = View::new(memfd.as_fd(), len as u64).map_err(not_sealed)?;
+            aside.set_place(Where::Large(Payload::Sealed(view.held_by(memfd))));
+            return Ok(());
+        }
+        let reading = self.reading(memfd, len)?;
+        if self.hold().endpoint.trust() == Trust::Untrusted {
+            aside.copy(len, |into| reading.copy_out(into));
+            reading.let_go();
+        } else {
+            aside.set_place(Where::Large(Payload::Warm(reading, len)));
+        }
+        Ok(())
+    }
+
+    /// The block that a descriptor stands for, mapped now or earlier.
+    fn reading(&self, memfd: std::os::fd::OwnedFd, len: usize) -> Result<Arc<Reading>, NotHere> {
+        let id = Reading::id_of(memfd.as_fd()).map_err(NotHere::Refused)?;
+        let mut readings = self.beyond().readings.borrow_mut();
+        let known = readings.iter().find(|reading| reading.id() == id);
+        if let Some(known) = known {
+            let fits = len as u64 <= known.capacity();
+            return if fits { Ok(Arc::clone(known)) } else { Err(NotHere::Broken) };
+        }
+        let mapped = Reading::map(memfd.as_fd(), len as u64).map_err(NotHere::Refused)?;
+        let reading = Arc::new(mapped.ok_or(NotHere::Broken)?);
+        if readings.len() >= MAX_READINGS {
+            readings.remove(0);
+        }
+        readings.push(Arc::clone(&reading));
+        Ok(reading)
+    }
+
+    /// Gives memory of the grown ring that was read back to the kernel: if there is much of it, or if the
+    /// time has come to let all go that is not used.
+    pub(super) fn cool(&self, is_time: bool) {
+        let least = if is_time { PAGE } else { PIECE };
+        let from = self.beyond().given_back.get();
+        self.queue().with_current(|ring| {
+            let to = ring.held() / PAGE * PAGE;
+            if to >= from + least {
+                ring.memory().segment().give_back(from, to);
+                self.beyond().given_back.set(to);
+            }
+        });
+        if is_time {
+            self.beyond().warm_since.set(None);
+            self.beyond().readings.take().iter().for_each(|reading| reading.trim());
+        }
+    }
+}
+
+fn not_here(error: AttachError) -> NotHere {
+    match error {
+        AttachError::Os(error) => NotHere::Refused(crate::packet::errno(error)),
+        _ => NotHere::Broken,
+    }
+}
+
+fn not_sealed(error: NotSealed) -> NotHere {
+    match error {
+        NotSealed::Os(errno) => NotHere::Refused(errno),
+        NotSealed::Broken => NotHere::Broken,
+    }
+}
