@@ -52,7 +52,7 @@ pub fn read_ring(words: &[u64], capacity: u64, read: u64, limit: usize) -> Optio
         let released = consumer.memory().released.load(Ordering::Relaxed);
         assert!(found.payload_offset.is_multiple_of(record::HEADER_LEN), "aligned");
         assert!(found.payload_offset + u64::from(found.payload_len) <= capacity, "inside");
-        assert!(found.ports <= record::MAX_PORTS, "no more than a message carries");
+        assert!(found.rare.ports() <= record::MAX_PORTS, "no more than a message carries");
         assert!(found.to > found.from, "forward");
         assert!(found.to - released < capacity, "where the poster had room");
         assert_eq!(consumer.peek(), Found::Record(found), "to look changes nothing");

@@ -65,14 +65,12 @@ impl<M: Memory + Clone> Poster<M> {
     #[inline(always)]
     pub(crate) fn reserve(&self, payload_len: u64) -> Result<Reservation, Refusal> {
         match self.first.reserve(payload_len) {
-            Err(Refusal::Linked) => self.reserve_grown(payload_len),
+            Err(Refusal::Linked) => {
+                let grown = self.grown.borrow();
+                grown.as_ref().map_or(Err(Refusal::Full), |ring| ring.reserve(payload_len))
+            }
             reserved => reserved,
         }
-    }
-
-    #[cold]
-    fn reserve_grown(&self, payload_len: u64) -> Result<Reservation, Refusal> {
-        self.grown.borrow().as_ref().map_or(Err(Refusal::Full), |ring| ring.reserve(payload_len))
     }
 
     /// Runs `work` on the memory of the first ring or, if `is_grown`, of the grown one.
@@ -219,7 +217,7 @@ impl<M: Memory + Clone> Reader<M> {
             None if left.order == 0 => Found::Broken,
             None => Found::Link(left),
             Some(Found::Record(record)) => {
-                Found::Record(Record { ring: self.count.get(), ..record })
+                Found::Record(Record { rare: record.rare.in_ring(self.count.get()), ..record })
             }
             Some(Found::Link(back)) if back.order == 0 => self.go_back(left),
             Some(found) => found,
@@ -260,10 +258,10 @@ impl<M: Memory + Clone> Reader<M> {
     /// Moves past a record that [`peek`](Self::peek) has found.
     #[inline(always)]
     pub(crate) fn take(&self, record: &Record) {
-        if record.ring == 0 {
-            return self.first.take(record.to);
+        match record.rare.ring() {
+            0 => self.first.take(record.to),
+            ring => self.in_ring(ring, |ring| ring.take(record.to)),
         }
-        self.in_ring(record.ring, |ring| ring.take(record.to));
     }
 
     /// Lets a taken record of a grown ring go, in any order.

@@ -60,7 +60,9 @@ const _: () = assert!(OUTSIDE_LEN as u64 == HEADER_LEN, "what follows stays alig
 pub(crate) enum Head {
     /// Not published yet.
     Empty,
-    /// A message with this many bytes of payload in the ring, and this many ports on the lane.
+    /// A message with this many bytes of payload, and nothing else.
+    Plain { len: u32 },
+    /// A message with flags, or with ports on the lane.
     Message { len: u32, flags: u8, ports: u16 },
     /// The rest of the lap is unused.
     Filler,
@@ -105,7 +107,7 @@ pub(crate) const fn parse_head(head: u64) -> Head {
     let len = head as u32;
     match head >> 32 {
         0 if len == 0 => Head::Empty,
-        rest if rest == KIND_MESSAGE as u64 => Head::Message { len, flags: 0, ports: 0 },
+        rest if rest == KIND_MESSAGE as u64 => Head::Plain { len },
         rest if rest == KIND_FILLER as u64 && len == 0 => Head::Filler,
         rest => parse_rare(rest as u8, (rest >> 8) as u8, (rest >> 16) as u16, len),
     }

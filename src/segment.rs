@@ -226,6 +226,8 @@ pub(crate) struct Region {
     data: *mut u8,
     ring: Side,
     capacity: u64,
+    /// Makes an offset that of a word in the ring.
+    mask: u64,
 }
 
 // SAFETY: S1, S2: the pointer leads into the mapping that `segment` keeps alive; what is shared there
@@ -239,7 +241,7 @@ impl Region {
         let offset = Identity::ring_offset(capacities, ring) as usize;
         // SAFETY: S1: the data of both rings lies inside the mapping.
         let data = unsafe { segment.mapping.map.as_mut_ptr().add(offset) };
-        Self { segment, data, ring, capacity }
+        Self { segment, data, ring, capacity, mask: (capacity - 1) & !7 }
     }
 
     pub(crate) fn segment(&self) -> &Arc<Segment> {
@@ -307,7 +309,7 @@ impl Memory for Region {
 
     #[inline(always)]
     fn word(&self, offset: u64) -> &AtomicU64 {
-        let offset = offset & (self.capacity - 1) & !7;
+        let offset = offset & self.mask;
         // SAFETY: S1: `offset` is below the capacity.
         let word = unsafe { self.data.add(offset as usize) };
         // SAFETY: S1, S2: 8-aligned, inside the mapping, used as an atomic by all who share it.

@@ -27,7 +27,7 @@ const CHUNK: u64 = 128 << 10;
 /// How long a reader that is awake may take to make room before a larger ring is made: about as long as
 /// making one takes.
 const READER_PAUSE: Duration = Duration::from_micros(30);
-const QUICK_LOOKS: u32 = 64;
+pub(super) const QUICK_LOOKS: u32 = 64;
 
 /// What a sender knows of the rings beyond the first, and of all that counts toward the limit.
 #[derive(Debug)]
@@ -52,22 +52,10 @@ impl Sender {
         endpoint.side().of(&endpoint.segment().header().rings)
     }
 
-    /// What `reserve` has not found in the first ring.
+    /// Room that the first ring does not have.
     #[cold]
-    pub(super) fn find_room(
-        &self,
-        len: u64,
-        patience: Patience,
-        reserved: Result<Reservation, Refusal>,
-    ) -> Result<Reservation, PostError> {
-        match reserved {
-            Ok(_) | Err(Refusal::Full | Refusal::Linked) => self.make_room(len, patience),
-            Err(Refusal::TooLarge { max }) => Err(PostError::TooLarge { len, max }),
-            Err(Refusal::Broken) => Err(self.violated()),
-        }
-    }
-
-    fn make_room(&self, len: u64, patience: Patience) -> Result<Reservation, PostError> {
+    #[inline(never)]
+    pub(super) fn find_room(&self, len: u64, patience: Patience) -> Result<Reservation, PostError> {
         if let Some(room) = self.try_room(len)? {
             return Ok(room);
         }
@@ -157,9 +145,7 @@ impl Sender {
         let (mut seen, mut since) = (self.released(), Instant::now());
         loop {
             for _ in 0..QUICK_LOOKS {
-                // Relaxed: only decides whether to wait for it.
-                let word = self.hold().endpoint.peer().message_wake.load(Ordering::Relaxed);
-                if word == wake::ASLEEP {
+                if !self.is_reader_awake() {
                     return Ok(None);
                 }
                 if let Some(room) = self.try_room(len)? {
@@ -174,6 +160,11 @@ impl Sender {
                 return Ok(None);
             }
         }
+    }
+
+    pub(super) fn is_reader_awake(&self) -> bool {
+        // Relaxed: only decides whether to wait for it.
+        self.hold().endpoint.peer().message_wake.load(Ordering::Relaxed) != wake::ASLEEP
     }
 
     fn released(&self) -> u64 {

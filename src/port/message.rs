@@ -1,6 +1,7 @@
 //! A received message: a view of its payload, and the room that goes back when it is dropped.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 
 use bytemuck::AnyBitPattern;
 
@@ -38,7 +39,8 @@ pub struct Message<'p> {
     record: Record,
     /// What it has beside the ring, which is little or nothing: a message is mostly made and unmade in
     /// registers.
-    aside: Option<Box<Aside>>,
+    /// (Its drop below leaves nothing there, which the compiler would look for once more.)
+    aside: ManuallyDrop<Option<Box<Aside>>>,
 }
 
 /// What a message has that most do not have.
@@ -146,7 +148,7 @@ impl Aside {
 impl<'p> Message<'p> {
     #[inline(always)]
     pub(super) fn new(receiver: &'p Receiver, record: Record, aside: Option<Box<Aside>>) -> Self {
-        Self { receiver, record, aside }
+        Self { receiver, record, aside: ManuallyDrop::new(aside) }
     }
 
     pub(super) fn receiver(&self) -> &'p Receiver {
@@ -166,7 +168,7 @@ impl<'p> Message<'p> {
     /// The payload, whatever its type.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
-        match &self.aside {
+        match &*self.aside {
             None => self.receiver.payload(self.record.payload_offset, self.record.payload_len),
             Some(aside) => aside.bytes(self.receiver),
         }

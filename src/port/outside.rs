@@ -12,7 +12,7 @@ use crate::lane::{Envelope, NotHere, Taken};
 use crate::layout::Side;
 use crate::queue::Reader;
 use crate::record::{NEXT_LANE, OUTSIDE, OUTSIDE_LEN, Outside};
-use crate::ring::{Link, Record};
+use crate::ring::{Link, Rare, Record};
 use crate::segment::{Mapping, Region, is_legal_capacity};
 use crate::steps::{Step, reach};
 use crate::warm::Reading;
@@ -156,13 +156,27 @@ impl Receiver {
     /// Takes a record that has more than most: fills in what its message has aside. If that fails, the record
     /// was not taken.
     pub(super) fn fill_aside(&self, aside: &mut Aside, record: Record) -> Result<(), RecvError> {
-        let memory = match record.ring {
+        if record.rare == Rare::NOTHING {
+            // Of an untrusted port: else there was nothing to set aside.
+            let ring = self.queue().first();
+            let offset = record.payload_offset;
+            aside.copy(record.payload_len as usize, |into| ring.memory().copy_out(offset, into));
+            ring.take(record.to);
+            self.release(record.from, record.to);
+            aside.set_over(true);
+            return Ok(());
+        }
+        self.fill_rare(aside, record)
+    }
+
+    fn fill_rare(&self, aside: &mut Aside, record: Record) -> Result<(), RecvError> {
+        let memory = match record.rare.ring() {
             0 => self.queue().first().memory().clone(),
             ring => self.queue().memory(ring).ok_or_else(|| self.violated())?,
         };
         let mut outside = Outside::default();
         let (mut offset, mut len) = (record.payload_offset, record.payload_len);
-        if record.flags & OUTSIDE != 0 {
+        if record.rare.flags() & OUTSIDE != 0 {
             let mut words = [0; 2];
             memory.copy_out(offset, &mut words);
             outside = bytemuck::cast(words);
@@ -178,7 +192,7 @@ impl Receiver {
         self.beyond().received.add(bytes);
         aside.set_outside(bytes);
         if outside.large == 0 {
-            self.place_payload(aside, memory, record.ring, offset, len);
+            self.place_payload(aside, memory, record.rare.ring(), offset, len);
         }
         let is_over = !matches!(aside.place(), Where::First { .. } | Where::Grown { .. });
         if is_over {
@@ -200,12 +214,12 @@ impl Receiver {
     }
 
     fn set_list(&self, aside: &mut Aside, record: Record, is_large: bool, list: Option<Envelope>) {
-        let Record { ports, buffers, .. } = record;
+        let (ports, buffers) = (record.rare.ports(), record.rare.buffers());
         match list {
             Some(list) => aside.set_parcel(self.parcels().keep(list, ports, buffers)),
             None if is_large || (ports == 0 && buffers == 0) => {}
             None => {
-                let is_next = record.flags & NEXT_LANE != 0;
+                let is_next = record.rare.flags() & NEXT_LANE != 0;
                 aside.set_parcel(self.parcels().receive(ports, buffers, is_next));
             }
         }
@@ -223,8 +237,8 @@ impl Receiver {
         if len > MAX_PAYLOAD || record.payload_len != OUTSIDE_LEN {
             return Err(self.violated());
         }
-        let has_list = record.ports > 0 || record.buffers > 0;
-        let is_next = record.flags & NEXT_LANE != 0;
+        let has_list = record.rare.ports() > 0 || record.rare.buffers() > 0;
+        let is_next = record.rare.flags() & NEXT_LANE != 0;
         let map = |taken| match taken {
             Taken::Payload { memfd, len: told, list }
                 if told == len && list.is_some() == has_list =>

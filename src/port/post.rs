@@ -9,7 +9,7 @@ use crate::halves::Half;
 use crate::line::Line;
 use crate::queue::Poster;
 use crate::record::OUTSIDE_LEN;
-use crate::ring::{Content, Refusal, Reservation};
+use crate::ring::{Content, Reservation};
 use crate::segment::Region;
 
 #[cfg(feature = "rkyv")]
@@ -217,10 +217,12 @@ impl Sender {
         self.check()?;
         self.take_turn()?;
         let len = bytes.len() as u64;
-        let reservation = match self.queue.reserve(len) {
-            Ok(reservation) if !reservation.is_grown() => self.found_room(reservation),
-            Err(Refusal::TooLarge { .. }) => return self.post_large(bytes, tag, patience),
-            reserved => self.find_room(len, patience, reserved)?,
+        let reservation = match self.queue.first().reserve(len) {
+            Ok(reservation) => self.found_room(reservation),
+            Err(_) if len > self.max_in_ring() as u64 => {
+                return self.post_large(bytes, tag, patience);
+            }
+            Err(_) => self.find_room(len, patience)?,
         };
         self.write(reservation.is_grown(), reservation.payload_offset(), bytes);
         self.publish(reservation, bytes.len(), tag)
@@ -272,9 +274,9 @@ impl Sender {
         len: u64,
         patience: Patience,
     ) -> Result<Reservation, PostError> {
-        match self.queue.reserve(len) {
-            Ok(reservation) if !reservation.is_grown() => Ok(self.found_room(reservation)),
-            reserved => self.find_room(len, patience, reserved),
+        match self.queue.first().reserve(len) {
+            Ok(reservation) => Ok(self.found_room(reservation)),
+            Err(_) => self.find_room(len, patience),
         }
     }
 

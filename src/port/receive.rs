@@ -12,7 +12,7 @@ use crate::lane::{Arrival, Incoming, NotHere, is_seqpacket};
 use crate::layout::RingWords;
 use crate::line::{Heard, Line};
 use crate::queue::Reader;
-use crate::ring::{Found, Record};
+use crate::ring::{Found, Rare, Record};
 use crate::segment::Region;
 use crate::sync::{Ordering, spin_loop};
 use crate::wake;
@@ -267,7 +267,7 @@ impl Receiver {
     #[inline(always)]
     fn hand_out(&self, record: Record) -> Result<Message<'_>, RecvError> {
         self.hold.waits.succeeded(&self.hold.endpoint.own().message_wake);
-        if record.is_plain() && self.hold.endpoint.trust() == Trust::Trusted {
+        if record.rare == Rare::NOTHING && self.hold.endpoint.trust() == Trust::Trusted {
             self.queue.first().take(record.to);
             return Ok(Message::new(self, record, None));
         }
@@ -414,11 +414,13 @@ impl Receiver {
 
     /// As [`release`](Self::release), for a record of any ring.
     pub(super) fn release_record(&self, record: &Record) {
-        if record.ring == 0 {
-            self.release(record.from, record.to);
-        } else if self.is_original() {
-            self.queue.release(record.ring, record.from, record.to);
-            self.leave_rings();
+        match record.rare.ring() {
+            0 => self.release(record.from, record.to),
+            ring if self.is_original() => {
+                self.queue.release(ring, record.from, record.to);
+                self.leave_rings();
+            }
+            _ => {}
         }
     }
 

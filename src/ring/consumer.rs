@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt;
 
 use super::{Cursor, Memory};
 use crate::record::{
@@ -28,23 +29,56 @@ pub(crate) struct Record {
     pub(crate) payload_len: u32,
     /// The type tag; 0 is "untagged".
     pub(crate) tag: u32,
-    /// Ports that came over the lane.
-    pub(crate) ports: u16,
-    /// Buffers that came over the lane.
-    pub(crate) buffers: u16,
-    /// The flags of its head.
-    pub(crate) flags: u8,
-    /// Which ring of the queue it is in: 0 is the first ([`crate::queue`]).
-    pub(crate) ring: u32,
+    /// What few records have.
+    pub(crate) rare: Rare,
 }
 
-impl Record {
-    /// Whether it has nothing that most messages do not have.
-    #[inline(always)]
-    pub(crate) const fn is_plain(&self) -> bool {
-        self.ports == 0 && self.flags == 0 && self.ring == 0
+/// What few records have: in one word, so that one comparison tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rare(u64);
+
+impl Rare {
+    /// What most records have.
+    pub(crate) const NOTHING: Self = Self(0);
+
+    const fn new(flags: u8, ports: u16, buffers: u16) -> Self {
+        Self(flags as u64 | (ports as u64) << 8 | (buffers as u64) << 20)
+    }
+
+    /// The same, in another ring than the first. There are not as many rings as this can count.
+    pub(crate) const fn in_ring(self, number: u32) -> Self {
+        Self(self.0 & 0xffff_ffff | (number as u64) << 32)
+    }
+
+    /// The flags of the head.
+    pub(crate) const fn flags(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// Ports that came over the lane.
+    pub(crate) const fn ports(self) -> u16 {
+        (self.0 >> 8) as u16 & 0xfff
+    }
+
+    /// Buffers that came over the lane.
+    pub(crate) const fn buffers(self) -> u16 {
+        (self.0 >> 20) as u16 & 0xfff
+    }
+
+    /// Which ring of the queue it is in: 0 is the first ([`crate::queue`]).
+    pub(crate) const fn ring(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 }
+
+impl fmt::Debug for Rare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (flags, ring) = (self.flags(), self.ring());
+        write!(f, "flags {flags}, {} ports, {} buffers, ring {ring}", self.ports(), self.buffers())
+    }
+}
+
+const _: () = assert!(MAX_PORTS <= 0xfff, "a count fits in its bits");
 
 /// The end of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +156,8 @@ impl<M: Memory> Consumer<M> {
         // PUBLISH: pairs with the Release in `Producer::publish` and `flush`.
         match parse_head(self.memory.word(from).load(Ordering::Acquire)) {
             Head::Empty => Found::Nothing,
-            Head::Message { len, flags, ports } => self.check(from, from, len, flags, ports),
+            Head::Plain { len } => self.check(from, from, len),
+            Head::Message { len, flags, ports } => self.check_rare(from, from, len, flags, ports),
             Head::Filler => self.peek_next_lap(from),
             Head::Link { flags } => self.link(from, flags),
             Head::Broken => Found::Broken,
@@ -235,16 +270,15 @@ impl<M: Memory> Consumer<M> {
         let start = from + to_end;
         // Relaxed: written before the filler, whose Acquire has brought it.
         match parse_head(self.memory.word(start).load(Ordering::Relaxed)) {
-            Head::Message { len, flags, ports } => self.check(from, start, len, flags, ports),
+            Head::Plain { len } => self.check(from, start, len),
+            Head::Message { len, flags, ports } => self.check_rare(from, start, len, flags, ports),
             Head::Empty | Head::Filler | Head::Link { .. } | Head::Broken => Found::Broken,
         }
     }
 
     #[cold]
     fn link(&self, at: u64, flags: u8) -> Found {
-        // Relaxed: written before the head, whose Acquire has brought it.
-        let detail = self.memory.word(at + 8).load(Ordering::Relaxed);
-        Found::Link(Link { at, order: tag_of(detail), flags })
+        Found::Link(Link { at, order: tag_of(self.detail(at)), flags })
     }
 
     /// The room of a record. In a stream of records of one length the next header's place must not
@@ -267,7 +301,7 @@ impl<M: Memory> Consumer<M> {
     /// Checks a record's place: its length, that it ends with its lap at the latest (R3), and that the
     /// poster had that room: else it has written over what the reader holds (R2).
     #[inline(always)]
-    fn check(&self, from: u64, start: u64, payload_len: u32, flags: u8, ports: u16) -> Found {
+    fn check(&self, from: u64, start: u64, payload_len: u32) -> Found {
         let len = self.record_len(payload_len);
         if u64::from(payload_len) > self.cursor.max_payload()
             || len > self.cursor.to_end(start)
@@ -275,22 +309,30 @@ impl<M: Memory> Consumer<M> {
         {
             return Found::Broken;
         }
-        // Relaxed: written before the head, whose Acquire has brought it.
-        let detail = self.memory.word(start + 8).load(Ordering::Relaxed);
-        let buffers = if flags & OUTSIDE == 0 { 0 } else { buffers_of(detail) };
-        if buffers > MAX_PORTS - ports {
-            return Found::Broken;
-        }
         Found::Record(Record {
             from,
             to: start + len,
             payload_offset: self.cursor.offset(start) + HEADER_LEN,
             payload_len,
-            tag: tag_of(detail),
-            ports,
-            buffers,
-            flags,
-            ring: 0,
+            tag: tag_of(self.detail(start)),
+            rare: Rare::NOTHING,
         })
+    }
+
+    /// As [`check`](Self::check), for a record that has more than most.
+    #[cold]
+    #[inline(never)]
+    fn check_rare(&self, from: u64, start: u64, len: u32, flags: u8, ports: u16) -> Found {
+        let Found::Record(record) = self.check(from, start, len) else { return Found::Broken };
+        let buffers = if flags & OUTSIDE == 0 { 0 } else { buffers_of(self.detail(start)) };
+        if buffers > MAX_PORTS - ports {
+            return Found::Broken;
+        }
+        Found::Record(Record { rare: Rare::new(flags, ports, buffers), ..record })
+    }
+
+    fn detail(&self, start: u64) -> u64 {
+        // Relaxed: written before the head, whose Acquire has brought it.
+        self.memory.word(start + 8).load(Ordering::Relaxed)
     }
 }

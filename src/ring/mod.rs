@@ -44,7 +44,7 @@ mod producer;
 #[cfg(not(loom))]
 mod tests;
 
-pub(crate) use consumer::{Consumer, Found, Link, Record};
+pub(crate) use consumer::{Consumer, Found, Link, Rare, Record};
 pub(crate) use cursor::Cursor;
 pub(crate) use producer::{Content, Producer, Refusal, Reservation};
 

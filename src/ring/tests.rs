@@ -267,7 +267,7 @@ impl Twins {
             assert!(at.is_multiple_of(HEADER_LEN), "R4");
             let rest = self.capacity() - at % self.capacity();
             match head(at) {
-                Head::Message { len, .. } => {
+                Head::Plain { len } | Head::Message { len, .. } => {
                     assert!(record_len(len.into()) <= rest, "R3: contiguous");
                     (messages, after_filler) = (messages + 1, false);
                     at += record_len(len.into());

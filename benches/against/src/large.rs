@@ -3,9 +3,11 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use zeroport::ChannelOptions;
+
 use crate::contest::{Contest, Measure, Plan};
 use crate::link::rate;
-use crate::ours::{Loans, channel_for};
+use crate::ours::Loans;
 use crate::payload::fill;
 use crate::support::{NEAR, pin};
 use crate::{Result, iceoryx, ours};
@@ -18,12 +20,14 @@ const TOTAL: usize = 512 << 20;
 pub fn run(plan: &Plan) -> Result<()> {
     for len in SIZES {
         let steps = (TOTAL / len) as u64;
+        let warm = ChannelOptions::new();
         let contest = Contest {
             case: "large",
             size: len,
             unit: "GB/s",
             peers: vec![
-                ("zeroport", ours::link(channel_for(len), Loans)?.gigabytes(len, steps)),
+                ("zeroport", ours::link(warm, Loans)?.gigabytes(len, steps)),
+                ("zeroport, pool off", ours::link(warm.warm(false), Loans)?.gigabytes(len, steps)),
                 ("iceoryx2", iceoryx::link(len)?.gigabytes(len, steps)),
                 ("memcpy", memcpy(len, steps)),
             ],

@@ -6,12 +6,6 @@ use crate::Result;
 use crate::far::{Carrier, Far};
 use crate::link::{Inlet, Link, Outlet};
 
-/// How a channel for messages of `len` bytes is made.
-pub fn channel_for(len: usize) -> ChannelOptions {
-    // The longest payload is a little less than half of the ring.
-    ChannelOptions::new().capacity(4 * len.next_power_of_two() as u64)
-}
-
 /// Starts a far end that holds one port of a new channel; the other one is for `outlet`.
 pub fn link<O>(options: ChannelOptions, outlet: fn(MessagePort) -> O) -> Result<Link<O>> {
     let far = Far::start(Carrier::Zeroport)?;
