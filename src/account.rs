@@ -84,7 +84,7 @@ impl Received {
     pub(crate) fn may_come(&self, bytes: u64) -> bool {
         let outstanding = self.outstanding();
         let all = outstanding.checked_add(bytes);
-        outstanding == 0 || all.is_some_and(|all| all <= self.limit)
+        bytes == 0 || outstanding == 0 || all.is_some_and(|all| all <= self.limit)
     }
 
     /// Counts what was received, and is allowed.

@@ -233,10 +233,6 @@ impl SealedBuffer {
         Self { sealed }
     }
 
-    pub(crate) fn into_sealed_memory(self) -> Sealed {
-        self.sealed
-    }
-
     /// To be sent, with the length.
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
         self.sealed.memfd()

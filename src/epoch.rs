@@ -17,7 +17,7 @@
 //! of the line is read together with the epoch: while open the peer has died, while in transit the
 //! port was lost.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 const STATE_BITS: u32 = 2;
 
@@ -73,6 +73,12 @@ impl Epoch {
         Self::new((self.0 >> STATE_BITS).wrapping_add(1), state)
     }
 
+    /// For a channel that is made of the memory of an earlier one, whose sides have come so far.
+    pub(crate) fn after(former: [Self; 2]) -> Self {
+        let [first, second] = former;
+        Self(first.0.max(second.0)).next(State::Open)
+    }
+
     /// What the word becomes when the holder of a fresh end lets go before anybody else knows of it.
     pub(crate) const fn let_go(self) -> Self {
         self.next(State::InTransit)
@@ -124,4 +130,12 @@ pub(crate) fn close(word: &AtomicU64, open: Epoch) {
     // EPOCH: Release pairs with the Acquire in `look`: all that was published here is seen by whoever
     // sees the close. Relaxed on failure: nothing is read.
     let _ = word.compare_exchange(open.0, closed.0, Ordering::Release, Ordering::Relaxed);
+}
+
+/// Says that a side, given as its bit, uses the channel's memory no more. True for the one who says so last:
+/// nobody uses it then.
+pub(crate) fn is_done(word: &AtomicU32, bit: u32) -> bool {
+    const BOTH: u32 = 3;
+    // DONE: AcqRel pairs with itself on the other side, whose last use of the memory comes before ours.
+    word.fetch_or(bit, Ordering::AcqRel) | bit == BOTH
 }

@@ -5,7 +5,6 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::epoch::Epoch;
 use crate::error::{AttachError, OpenError};
 use crate::layout::{HEADER_LEN, Identity, Shape, Side};
 use crate::line::Line;
@@ -140,13 +139,12 @@ pub const HEADER: u64 = HEADER_LEN;
 /// As [`ChannelOptions::open`].
 pub fn open(options: ChannelOptions) -> Result<(MessageChannel, OwnedFd, OwnedFd), OpenError> {
     let parts = options.make()?;
-    let (segment, [line1, line2]) = (parts.segment, parts.lines);
+    let (segment, [line1, line2], epoch) = (parts.segment, parts.lines, parts.epoch);
     let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(OpenError::Os);
     let memfd = copy(segment.memfd())?;
     let line = copy(line2.as_fd().map_err(OpenError::Os)?)?;
-    let port = |side, line| {
-        MessagePort::new(Arc::clone(&segment), side, Epoch::FIRST, Line::hold(line), options)
-    };
+    let port =
+        |side, line| MessagePort::new(Arc::clone(&segment), side, epoch, Line::hold(line), options);
     let channel =
         MessageChannel { port1: port(Side::First, line1), port2: port(Side::Second, line2) };
     Ok((channel, memfd, line))

@@ -131,6 +131,14 @@ impl Arrival {
         matches!(self, Self::Port(_))
     }
 
+    /// Bytes of a buffer, as its ticket tells; 0 for a port.
+    pub(crate) fn buffer_len(&self) -> u64 {
+        match self {
+            Self::Port(_) => 0,
+            Self::Buffer(buffer) => buffer.len,
+        }
+    }
+
     /// Maps the segments of a port, if that was not done. Fails only for want of memory, and may be asked
     /// for again; what else is wrong shows when the port is adopted.
     pub(crate) fn map(&mut self) -> Result<(), Errno> {

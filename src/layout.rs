@@ -6,7 +6,7 @@
 //!  0x0100  side 1        epoch │ message wake │ room wake         written by the holder of side 1
 //!  0x0180  ring 0        released │ let go │ lanes left            written by side 1, its reader
 //!  0x0200  ring 1        released │ let go │ lanes left            written by side 0, its reader
-//!  0x0280  unmapped      one word for each side                   for segments that are used again
+//!  0x0280  done          one bit for each side                    set by who uses the segment no more
 //!  0x1000  ring 0 data   capacity[0] bytes                        side 0 posts, side 1 reads
 //!     …    ring 1 data   capacity[1] bytes                        side 1 posts, side 0 reads
 //! ```
@@ -219,15 +219,14 @@ pub(crate) struct Header {
     pub(crate) identity: [AtomicU64; 16],
     pub(crate) sides: [SideWords; 2],
     pub(crate) rings: [RingWords; 2],
-    /// Set by a side that uses the segment no more, and said so last of all.
-    pub(crate) unmapped: [UnmappedWord; 2],
+    pub(crate) done: DoneWord,
 }
 
-/// Whether a side has let go of the memory itself.
+/// Which sides use the segment no more: [`crate::epoch::is_done`].
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
-pub(crate) struct UnmappedWord {
-    pub(crate) generation: AtomicU64,
+pub(crate) struct DoneWord {
+    pub(crate) sides: AtomicU32,
 }
 
 // loom's atomics are larger than the words they stand for; its models never map a segment.
@@ -241,7 +240,7 @@ const _: () = {
     assert!(std::mem::offset_of!(SideWords, epoch) == 0, "as drawn");
     assert!(std::mem::offset_of!(SideWords, message_wake) == 8, "as drawn");
     assert!(std::mem::offset_of!(SideWords, room_wake) == 12, "as drawn");
-    assert!(std::mem::offset_of!(Header, unmapped) == 0x280, "as drawn");
+    assert!(std::mem::offset_of!(Header, done) == 0x280, "as drawn");
     assert!(std::mem::offset_of!(RingWords, let_go) == 8, "as drawn");
     assert!(std::mem::offset_of!(RingWords, lanes) == 16, "as drawn");
     assert!(size_of::<Header>() as u64 <= HEADER_LEN, "the rings begin behind it");

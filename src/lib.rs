@@ -223,6 +223,7 @@ mod account;
 mod epoch;
 mod halves;
 mod layout;
+mod turn;
 mod wake;
 
 mod ends;
@@ -256,6 +257,8 @@ mod packet;
 mod payload;
 #[cfg(not(loom))]
 mod segment;
+#[cfg(not(loom))]
+mod spares;
 #[cfg(not(loom))]
 mod warm;
 
@@ -298,5 +301,7 @@ pub use port::{
     PortDescriptors, Receiver, Sender, TransferError, TransferList, Transferable, Trust,
     WaitStrategy,
 };
+#[cfg(not(loom))]
+pub use spares::trim;
 #[cfg(not(loom))]
 pub use spawn::{parent_port, spawn};

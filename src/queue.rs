@@ -310,6 +310,7 @@ impl<M: Memory + Clone> Reader<M> {
         self.first.release_all();
         for grown in &*self.grown.borrow() {
             grown.ring.release_all();
+            grown.ring.give_back();
         }
     }
 }

@@ -74,7 +74,7 @@ fn start(
 ) -> io::Result<(MessagePort, Child)> {
     let [ours, theirs] = parts.lines;
     let theirs = above_standard_streams(theirs)?;
-    let port = welcome::offer(parts.segment, Line::hold(ours), options.for_child())?;
+    let port = welcome::offer((parts.segment, parts.epoch), Line::hold(ours), options.for_child())?;
 
     let inherited = theirs.as_fd()?;
     let number = inherited.as_raw_fd();

@@ -6,15 +6,8 @@
 //!  0x1000  payload
 //! ```
 //!
-//! The poster keeps a few blocks, the reader keeps them mapped, and the state says whose turn it is:
-//!
-//! ```text
-//!            publish           the message is dropped          claim (compare-exchange)
-//!  POSTERS ───────────▶ SENT ────────────────────────▶ FREE ───────────────────────────▶ POSTERS
-//!                                                        │ trim (compare-exchange)          ▲
-//!                                                        ▼                 claim, allocate  │
-//!                                                     TRIMMING ──────▶ COLD ────────────────┘
-//! ```
+//! The poster keeps a few blocks, the reader keeps them mapped, and the state says whose turn it is
+//! ([`crate::turn`]).
 //!
 //! A reader that has waited in vain for a while *trims*: it gives the pages of free blocks back to the
 //! kernel. It does so because a poster that is done with its burst may not come back for long.
@@ -26,29 +19,24 @@
 //! * **M2** The state word is only ever used as an atomic, by both sides.
 //! * **M3** The payload belongs to the poster in `POSTERS`, to the reader in `SENT`. A slice of it exists
 //!   only on the side that has the turn; the other side is trusted to keep to that. A reader that does
-//!   not trust it makes no slice, but copies word by word.
+//!   not trust it maps nothing, but has the kernel copy the payload.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate};
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 
 use crate::memfd;
 use crate::segment::SegmentId;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::AtomicU32;
+use crate::turn;
 
 /// Bytes before the payload.
 const HEADER_LEN: u64 = 4096;
 
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
-
-const POSTERS: u32 = 0;
-const SENT: u32 = 1;
-const FREE: u32 = 2;
-const TRIMMING: u32 = 3;
-const COLD: u32 = 4;
 
 /// The part of a block's length by which it may be longer than asked for, so that payloads of about one
 /// length share blocks.
@@ -83,18 +71,6 @@ impl Shared {
 
     fn capacity(&self) -> u64 {
         self.map.len() as u64 - HEADER_LEN
-    }
-
-    /// Makes the caller the one whose turn it is.
-    fn turn(&self, from: u32, to: u32) -> bool {
-        // REUSE: Acquire pairs with the Release in `hand_over`: the other side is done with the payload.
-        // Relaxed on failure: nothing is read.
-        self.state().compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
-    }
-
-    fn hand_over(&self, to: u32) {
-        // REUSE: pairs with the Acquire in `turn`.
-        self.state().store(to, Ordering::Release);
     }
 }
 
@@ -133,20 +109,12 @@ impl Block {
 
     /// Takes the block back from its reader, if that one has let it go.
     pub(crate) fn claim(&self) -> bool {
-        self.shared.turn(FREE, POSTERS)
-            || self.shared.turn(COLD, POSTERS) && {
-                let is_whole = self.allocate().is_ok();
-                if !is_whole {
-                    self.shared.hand_over(COLD);
-                }
-                is_whole
-            }
+        turn::claim(self.shared.state(), || self.allocate().is_ok())
     }
 
     /// Whether the reader has let it go.
     pub(crate) fn is_free(&self) -> bool {
-        // Relaxed: only says which block is better kept.
-        matches!(self.shared.state().load(Ordering::Relaxed), FREE | COLD)
+        turn::is_free(self.shared.state())
     }
 
     /// The first bytes of the payload; no more than there are.
@@ -165,8 +133,28 @@ impl Block {
 
     /// It is the reader's turn now.
     pub(crate) fn sent(&self) {
-        self.shared.hand_over(SENT);
+        turn::send(self.shared.state());
     }
+}
+
+/// Copies the payload of a block, whatever the poster does meanwhile: for a reader that does not trust it. By
+/// the kernel, because to read a hole through a mapping takes memory. `None`: it is no block, or shorter.
+pub(crate) fn copy_out(memfd: BorrowedFd<'_>, into: &mut [u64]) -> Result<(), Option<Errno>> {
+    // A file that is no memfd may keep whoever reads it waiting.
+    if !fcntl_get_seals(memfd).is_ok_and(|seals| seals.contains(SEALS)) {
+        return Err(None);
+    }
+    let into: &mut [u8] = bytemuck::cast_slice_mut(into);
+    let mut copied = 0;
+    while let Some(rest) = into.get_mut(copied..).filter(|rest| !rest.is_empty()) {
+        match pread(memfd, rest, HEADER_LEN + copied as u64) {
+            Ok(0) => return Err(None),
+            Ok(read) => copied += read,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(Some(error)),
+        }
+    }
+    Ok(())
 }
 
 /// A block as its reader has it.
@@ -211,34 +199,20 @@ impl Reading {
         unsafe { std::slice::from_raw_parts(self.shared.payload(), len) }
     }
 
-    /// Copies the payload word by word, whatever the poster does meanwhile.
-    pub(crate) fn copy_out(&self, into: &mut [u64]) {
-        let words = (self.capacity() / 8) as usize;
-        for (index, word) in into.iter_mut().take(words).enumerate() {
-            // SAFETY: M1: inside the payload.
-            let place = unsafe { self.shared.payload().add(8 * index) };
-            // SAFETY: M1: 8-aligned, because the payload is page-aligned.
-            let place = unsafe { AtomicU64::from_ptr(place.cast()) };
-            // Relaxed: the record has brought what an honest poster wrote before it.
-            *word = place.load(Ordering::Relaxed);
-        }
-    }
-
     /// The poster may use it again.
     pub(crate) fn let_go(&self) {
-        self.shared.hand_over(FREE);
+        turn::let_go(self.shared.state());
     }
 
     /// Gives the memory of the payload back to the kernel, if the block is free.
     pub(crate) fn trim(&self) {
-        if self.shared.turn(FREE, TRIMMING) {
+        turn::trim(self.shared.state(), || {
             let (from, len) = (HEADER_LEN as usize, self.capacity() as usize);
             // SAFETY: M3: in TRIMMING nobody has a slice of the payload, which then reads as zeros.
             // If it is refused, the memory stays warm.
             let _ = unsafe {
                 self.shared.map.unchecked_advise_range(UncheckedAdvice::Remove, from, len)
             };
-            self.shared.hand_over(COLD);
-        }
+        });
     }
 }

@@ -35,13 +35,13 @@ const _: () = assert!(size_of::<Welcome>() == 24, "part of the shared format");
 /// Makes our port of a fresh segment, and offers the other one to whoever is at the other end of the
 /// line. If that fails the line is hung up.
 pub(crate) fn offer(
-    segment: Arc<Segment>,
+    (segment, epoch): (Arc<Segment>, Epoch),
     line: Line,
     options: ChannelOptions,
 ) -> io::Result<MessagePort> {
-    let in_transit = Epoch::FIRST.let_go();
+    let in_transit = epoch.let_go();
     epoch::set(&Side::Second.of(&segment.header().sides).epoch, in_transit);
-    let port = MessagePort::new(Arc::clone(&segment), Side::First, Epoch::FIRST, line, options);
+    let port = MessagePort::new(Arc::clone(&segment), Side::First, epoch, line, options);
     port.send_welcome(|line| send(line, &segment, in_transit))?;
     Ok(port)
 }

@@ -19,9 +19,8 @@ use queues::{
 use rkyv::rancor::Fallible;
 use rkyv::{Archive, Place, Serialize};
 use support::{
-    Peer, Setup, Sleeper, alone, asleep, channels, conversation, count_descriptors,
-    count_segment_mappings, doomed, expect_all_entangled, in_all_ways, pattern, wait_until,
-    with_watchdog,
+    Peer, Setup, Sleeper, alone, asleep, conversation, count_descriptors, count_segment_mappings,
+    doomed, expect_all_entangled, in_all_ways, pattern, wait_until, with_watchdog,
 };
 use zeroport::WaitStrategy::{Adaptive, Sleep, Spin};
 use zeroport::{
@@ -400,7 +399,7 @@ doomed!(
     },
 );
 
-/// What a row leaves behind is counted in a process of its own, and each way to end it is tried.
+// What a row leaves behind is counted in a process of its own, and each way to end it is tried.
 alone!(an_unread_queue_leaves_nothing_behind, || {
     drop(open(OPTIONS));
     drop(Buffer::new(1).unwrap());
@@ -450,7 +449,7 @@ alone!(an_unread_queue_leaves_nothing_behind, || {
     }
 });
 
-/// A reader that closes with messages unread: its poster is told at once, however far the queue has grown.
+// A reader that closes with messages unread: its poster is told at once, however far the queue has grown.
 on_all_channels!(
     a_reader_that_closes_unread_is_told_of,
     OPTIONS,
@@ -1354,8 +1353,8 @@ fn held_messages_outlive_the_end() {
         drop(port1);
         let held: Vec<_> = (0..300).map(|_| port2.recv().unwrap()).collect();
         expect_end(&port2, CloseReason::Closed);
-        for (number, message) in (0..).zip(&held).rev() {
-            queues::check_of_row(message, number, port2.max_in_ring());
+        for (number, message) in held.iter().enumerate().rev() {
+            queues::check_of_row(message, number as u64, port2.max_in_ring());
         }
     }
 }

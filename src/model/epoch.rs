@@ -1,5 +1,5 @@
-//! EPOCH and ADOPT: who sees `Closed` sees all that was published; who adopts sees all that was left,
-//! and adopts alone.
+//! EPOCH, ADOPT and DONE: who sees `Closed` sees all that was published; who adopts sees all that was left,
+//! and adopts alone; who is done last has the memory alone.
 #![allow(unsafe_code)]
 
 use loom::cell::UnsafeCell;
@@ -7,8 +7,8 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::check;
-use crate::epoch::{Epoch, State, adopt, close, let_go, look, set};
-use crate::sync::{AtomicU64, Ordering};
+use crate::epoch::{Epoch, State, adopt, close, is_done, let_go, look, set};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A side's epoch, and something that its holder leaves behind.
 struct Side {
@@ -140,5 +140,30 @@ fn closed_in_transit_or_adopted() {
         set(&side.epoch, in_transit.let_go());
         close(&side.epoch, in_transit);
         assert_eq!(look(&side.epoch), State::InTransit);
+    });
+}
+
+/// Each side has its own use of the memory; the one that is done last uses all of it.
+#[test]
+fn who_is_done_last_has_the_memory_alone() {
+    check(None, || {
+        let sides = Arc::new([side(Epoch::FIRST), side(Epoch::FIRST)]);
+        let word = Arc::new(AtomicU32::new(0));
+        let part = |own: usize| {
+            let (sides, word) = (Arc::clone(&sides), Arc::clone(&word));
+            move || {
+                sides[own].leave(7);
+                let is_last = is_done(&word, 1 << own);
+                if is_last {
+                    assert_eq!(sides[1 - own].take_over(), 7);
+                    sides.iter().for_each(|side| side.leave(0));
+                }
+                is_last
+            }
+        };
+        let (here, there) = (part(0), part(1));
+        let there = thread::spawn(there);
+        let is_last = here();
+        assert!(is_last ^ there.join().unwrap(), "one is the last");
     });
 }

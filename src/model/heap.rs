@@ -57,6 +57,14 @@ impl Heap {
         values.reduce(|one, other| if one == other { one } else { OLD }).unwrap_or(OLD)
     }
 
+    /// Uses the payload of a record for something else.
+    pub(super) fn give_away(&self, record: &Record) {
+        for cell in self.payload(record.payload_offset, record.payload_len.into()) {
+            // SAFETY: nobody writes there any more; loom checks it.
+            cell.with_mut(|cell| unsafe { *cell = OLD });
+        }
+    }
+
     fn payload(&self, offset: u64, len: u64) -> &[UnsafeCell<u64>] {
         let first = (offset / HEADER_LEN) as usize;
         let count = len.div_ceil(HEADER_LEN) as usize;

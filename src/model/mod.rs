@@ -1,6 +1,6 @@
-//! loom models of the ring, of sleeping and waking, of the epochs, of the ends and of who holds a port.
-//! Each names the
-//! pairs of orderings that it stands for (`ci/weaken` weakens them one by one and sees it fail).
+//! loom models of the ring, of the rings in a row, of memory that is used again, of sleeping and waking, of
+//! the epochs, of the ends and of who holds a port. Each names the pairs of orderings that it stands for
+//! (`ci/weaken` weakens them one by one and sees it fail).
 //!
 //! loom runs every order of the threads' steps, and every value that a load may see. It differs from
 //! the memory model of the language. A `SeqCst` fence *synchronises* with every later one, so a fence
@@ -17,8 +17,10 @@ mod ends;
 mod epoch;
 mod halves;
 mod heap;
+mod queue;
 mod ring;
 mod tenure;
+mod turn;
 mod wake;
 
 use bells::Bells;

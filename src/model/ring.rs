@@ -35,7 +35,7 @@ fn take(reader: &Reader, expected: u64) -> Option<(u64, u64)> {
     let record = match reader.peek() {
         Found::Nothing => return None,
         Found::Record(record) => record,
-        Found::Broken => panic!("something else than a record"),
+        Found::Link(_) | Found::Broken => panic!("something else than a record"),
     };
     assert_eq!(u64::from(record.tag), expected);
     assert_eq!(reader.memory().value(&record), expected);

@@ -12,6 +12,7 @@ use crate::layout::{
 use crate::line::Line;
 use crate::packet;
 use crate::segment::{Segment, is_legal_capacity};
+use crate::spares;
 
 use super::{MessagePort, Trust, WaitStrategy};
 
@@ -94,6 +95,8 @@ impl Default for ChannelOptions {
 pub(crate) struct Parts {
     pub(crate) segment: Arc<Segment>,
     pub(crate) lines: [ForkSafeFd; 2],
+    /// Of both ends.
+    pub(crate) epoch: Epoch,
 }
 
 impl ChannelOptions {
@@ -166,9 +169,11 @@ impl ChannelOptions {
         self
     }
 
-    /// Whether memory for large payloads is used again, if both sides trust each other. It is much faster:
-    /// page faults are most of what a large payload costs. A sender keeps at most 32 MiB so, until the
-    /// channel is quiet for a tenth of a second.
+    /// Whether memory is used again, if both sides trust each other: that of large payloads, and that of the
+    /// channel itself once it has ended. It is much faster: page faults are most of what a large payload or
+    /// a fresh channel costs. A sender keeps at most 32 MiB for payloads, until the channel is quiet for a
+    /// tenth of a second; a process keeps the memory of at most four channels, until it calls
+    /// [`trim`](crate::trim).
     pub const fn warm(mut self, is_warm: bool) -> Self {
         self.warm = is_warm;
         self
@@ -195,10 +200,10 @@ impl ChannelOptions {
     /// [`OpenError::Capacity`] if a capacity is not legal, [`OpenError::Os`] if the process has no
     /// descriptors or memory left.
     pub fn open(self) -> Result<MessageChannel, OpenError> {
-        let Parts { segment, lines: [line1, line2] } = self.make()?;
+        let Parts { segment, lines: [line1, line2], epoch } = self.make()?;
         let port = |side, line| {
             let line = Line::hold(line);
-            MessagePort::new(Arc::clone(&segment), side, Epoch::FIRST, line, self)
+            MessagePort::new(Arc::clone(&segment), side, epoch, line, self)
         };
         Ok(MessageChannel { port1: port(Side::First, line1), port2: port(Side::Second, line2) })
     }
@@ -215,13 +220,13 @@ impl ChannelOptions {
     /// Both ends are ours, or a child's, who trusts us.
     pub(crate) fn make(self) -> Result<Parts, OpenError> {
         let reuse = self.warm && self.trust_of_ports() == Trust::Trusted;
-        let segment = self.make_segment(reuse)?;
+        let (segment, epoch) = self.make_segment(reuse)?;
         let lines = packet::pair().map_err(OpenError::Os)?;
-        Ok(Parts { segment, lines })
+        Ok(Parts { segment, lines, epoch })
     }
 
     /// The memory alone, for a line that is there already.
-    pub(crate) fn make_segment(self, reuse: bool) -> Result<Arc<Segment>, OpenError> {
+    pub(crate) fn make_segment(self, reuse: bool) -> Result<(Arc<Segment>, Epoch), OpenError> {
         for requested in self.limit {
             if requested > MAX_LIMIT {
                 return Err(OpenError::Limit { requested, max: MAX_LIMIT });
@@ -234,11 +239,18 @@ impl ChannelOptions {
             }
         }
         let shape = Shape { capacity: self.capacity, limit: self.limit, reuse };
-        let segment = Segment::create(shape).map_err(|error| OpenError::Os(error.into()))?;
+        let spare = if reuse { spares::take(shape) } else { None };
+        let (segment, epoch) = match spare {
+            Some(spare) => spare,
+            None => {
+                let fresh = Segment::create(shape).map_err(|error| OpenError::Os(error.into()))?;
+                (Arc::new(fresh), Epoch::FIRST)
+            }
+        };
         for side in &segment.header().sides {
-            epoch::set(&side.epoch, Epoch::FIRST);
+            epoch::set(&side.epoch, epoch);
         }
-        Ok(Arc::new(segment))
+        Ok((segment, epoch))
     }
 
     /// For channels between strangers: untrusted, unless somebody has said otherwise.

@@ -15,6 +15,7 @@ use crate::halves::{Asleep, Half};
 use crate::layout::{Side, SideWords};
 use crate::line::Line;
 use crate::segment::Segment;
+use crate::spares;
 use crate::tenure::{Held, Tenure};
 
 use super::Trust;
@@ -202,6 +203,18 @@ impl Endpoint {
         if let Some(kick) = self.kick_of(half) {
             // Fails only when there is none.
             let _ = rustix::io::read(kick, &mut [0; 8]);
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    /// By now the halves and all that they have lent have let go of the memory.
+    fn drop(&mut self) {
+        let is_trusted =
+            self.trusts.port == Trust::Trusted && self.trusts.channel == Trust::Trusted;
+        let is_whole = is_trusted && self.ends.own() != Some(End::Violated);
+        if self.is_original() && self.segment.shape().reuse && is_whole && self.tenure().is_ours() {
+            spares::done(&self.segment, self.side);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A received message: a view of its payload, and the room that goes back when it is dropped.
 
+use std::collections::TryReserveError;
 use std::fmt;
 use std::mem::ManuallyDrop;
 
@@ -84,15 +85,19 @@ impl Aside {
     }
 
     /// Has the words of a payload of `len` bytes filled in.
-    pub(super) fn copy(&mut self, len: usize, fill: impl FnOnce(&mut [u64])) {
+    pub(super) fn copy<E>(
+        &mut self,
+        len: usize,
+        fill: impl FnOnce(&mut [u64]) -> Result<(), E>,
+    ) -> Result<Result<(), E>, TryReserveError> {
         let words = len.div_ceil(8);
         self.words.clear();
+        // The other side has said how much.
+        self.words.try_reserve(words + 1)?;
         self.words.resize(words + 1, 0);
         let skip = usize::from(!self.words.as_ptr().addr().is_multiple_of(16));
-        if let Some(into) = self.words.get_mut(skip..skip + words) {
-            fill(into);
-        }
         self.place = Where::Copy { skip, len };
+        Ok(self.words.get_mut(skip..skip + words).map_or(Ok(()), fill))
     }
 
     pub(super) fn place(&self) -> &Where {

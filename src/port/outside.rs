@@ -5,6 +5,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::account::Received;
 use crate::block::{NotSealed, Sealed, View};
 use crate::error::{AttachError, RecvError};
@@ -15,10 +17,11 @@ use crate::record::{NEXT_LANE, OUTSIDE, OUTSIDE_LEN, Outside};
 use crate::ring::{Link, Rare, Record};
 use crate::segment::{Mapping, Region, is_legal_capacity};
 use crate::steps::{Step, reach};
-use crate::warm::Reading;
+use crate::warm::{self, Reading};
 
 use super::Trust;
 use super::message::{Aside, Where};
+use super::parcels::List;
 use super::post::MAX_PAYLOAD;
 use super::receive::Receiver;
 
@@ -160,7 +163,7 @@ impl Receiver {
             // Of an untrusted port: else there was nothing to set aside.
             let ring = self.queue().first();
             let offset = record.payload_offset;
-            aside.copy(record.payload_len as usize, |into| ring.memory().copy_out(offset, into));
+            self.copy(aside, record.payload_len, |into| ring.memory().copy_out(offset, into))?;
             ring.take(record.to);
             self.release(record.from, record.to);
             aside.set_over(true);
@@ -188,39 +191,67 @@ impl Receiver {
         let bytes = bytes.filter(|bytes| is_allowed(*bytes)).ok_or_else(|| self.violated())?;
         let list =
             if outside.large == 0 { None } else { self.take_large(aside, &outside, record)? };
+        if outside.large == 0 {
+            self.place_payload(aside, memory, record.rare.ring(), offset, len)?;
+        }
         self.queue().take(&record);
         self.beyond().received.add(bytes);
         aside.set_outside(bytes);
-        if outside.large == 0 {
-            self.place_payload(aside, memory, record.rare.ring(), offset, len);
-        }
         let is_over = !matches!(aside.place(), Where::First { .. } | Where::Grown { .. });
         if is_over {
             self.release_record(&record);
         }
         aside.set_over(is_over);
-        self.set_list(aside, record, outside.large > 0, list);
+        self.set_list(aside, record, &outside, list);
         Ok(())
     }
 
-    fn place_payload(&self, aside: &mut Aside, memory: Region, ring: u32, offset: u64, len: u32) {
+    fn place_payload(
+        &self,
+        aside: &mut Aside,
+        memory: Region,
+        ring: u32,
+        offset: u64,
+        len: u32,
+    ) -> Result<(), RecvError> {
         if self.hold().endpoint.trust() == Trust::Untrusted {
-            aside.copy(len as usize, |into| memory.copy_out(offset, into));
-        } else if ring == 0 {
-            aside.set_place(Where::First { offset, len });
-        } else {
-            aside.set_place(Where::Grown { memory, offset, len });
+            return self.copy(aside, len, |into| memory.copy_out(offset, into));
         }
+        aside.set_place(match ring {
+            0 => Where::First { offset, len },
+            _ => Where::Grown { memory, offset, len },
+        });
+        Ok(())
     }
 
-    fn set_list(&self, aside: &mut Aside, record: Record, is_large: bool, list: Option<Envelope>) {
+    fn copy(
+        &self,
+        aside: &mut Aside,
+        len: u32,
+        fill: impl FnOnce(&mut [u64]),
+    ) -> Result<(), RecvError> {
+        let filled = aside.copy(len as usize, |into| {
+            fill(into);
+            Ok::<(), Errno>(())
+        });
+        filled.map(drop).map_err(|_| self.refused(NotHere::Refused(Errno::NOMEM)))
+    }
+
+    fn set_list(
+        &self,
+        aside: &mut Aside,
+        record: Record,
+        outside: &Outside,
+        packed: Option<Envelope>,
+    ) {
         let (ports, buffers) = (record.rare.ports(), record.rare.buffers());
-        match list {
-            Some(list) => aside.set_parcel(self.parcels().keep(list, ports, buffers)),
-            None if is_large || (ports == 0 && buffers == 0) => {}
+        let list = List { ports, buffers, bytes: outside.buffers };
+        match packed {
+            Some(packed) => aside.set_parcel(self.parcels().keep(packed, list)),
+            None if outside.large > 0 || (ports == 0 && buffers == 0) => {}
             None => {
                 let is_next = record.rare.flags() & NEXT_LANE != 0;
-                aside.set_parcel(self.parcels().receive(ports, buffers, is_next));
+                aside.set_parcel(self.parcels().receive(list, is_next));
             }
         }
     }
@@ -266,13 +297,14 @@ impl Receiver {
             aside.set_place(Where::Large(Payload::Sealed(view.held_by(memfd))));
             return Ok(());
         }
-        let reading = self.reading(memfd, len)?;
         if self.hold().endpoint.trust() == Trust::Untrusted {
-            aside.copy(len, |into| reading.copy_out(into));
-            reading.let_go();
-        } else {
-            aside.set_place(Where::Large(Payload::Warm(reading, len)));
+            // It can still be written: so copied, as what is in the ring. It is not handed back.
+            let copied = aside.copy(len, |into| warm::copy_out(memfd.as_fd(), into));
+            let copied = copied.map_err(|_| NotHere::Refused(Errno::NOMEM))?;
+            return copied.map_err(|error| error.map_or(NotHere::Broken, NotHere::Refused));
         }
+        let reading = self.reading(memfd, len)?;
+        aside.set_place(Where::Large(Payload::Warm(reading, len)));
         Ok(())
     }
 

@@ -54,17 +54,34 @@ enum Held {
     Unpacked(VecDeque<Arrival>),
 }
 
+/// What a record tells of its list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct List {
+    pub(super) ports: u16,
+    pub(super) buffers: u16,
+    /// Bytes of all buffers.
+    pub(super) bytes: u64,
+}
+
 /// The ports and buffers of one message.
 #[derive(Debug)]
 pub(super) struct Parcel {
     number: u64,
     ports: usize,
     buffers: usize,
+    /// Bytes of all buffers, as the record tells.
+    bytes: u64,
     /// Ports and buffers that were taken.
     taken: Cell<[usize; 2]>,
 }
 
 impl Parcel {
+    fn new(number: u64, list: List) -> Self {
+        let List { ports, buffers, bytes } = list;
+        let (ports, buffers) = (ports.into(), buffers.into());
+        Self { number, ports, buffers, bytes, taken: Cell::default() }
+    }
+
     /// Ports and buffers that were not taken yet.
     pub(super) fn left(&self) -> [usize; 2] {
         let [ports, buffers] = self.taken.get();
@@ -121,11 +138,11 @@ impl Parcels {
     }
 
     /// The parcel of a message that is received now. `is_next`: it is the first on the next lane.
-    pub(super) fn receive(&self, ports: u16, buffers: u16, is_next: bool) -> Parcel {
+    pub(super) fn receive(&self, list: List, is_next: bool) -> Parcel {
         let mut on_lane = self.on_lane.borrow_mut();
         let number = self.head.get() + on_lane.len() as u64;
         on_lane.push_back(OnLane { is_next, is_wanted: true });
-        Parcel { number, ports: ports.into(), buffers: buffers.into(), taken: Cell::default() }
+        Parcel::new(number, list)
     }
 
     /// Takes what belongs to the record that is received now, at once. If that fails for want of
@@ -145,11 +162,11 @@ impl Parcels {
     }
 
     /// The list that came with a large payload.
-    pub(super) fn keep(&self, list: Envelope, ports: u16, buffers: u16) -> Parcel {
+    pub(super) fn keep(&self, packed: Envelope, list: List) -> Parcel {
         // It came with the last parcel that was taken.
         let number = self.head.get() - 1;
-        self.here.borrow_mut().insert(number, Held::Packed(list));
-        Parcel { number, ports: ports.into(), buffers: buffers.into(), taken: Cell::default() }
+        self.here.borrow_mut().insert(number, Held::Packed(packed));
+        Parcel::new(number, list)
     }
 
     /// Whether a parcel has to be taken off its lane before anything of it can be had.
@@ -232,8 +249,9 @@ impl Parcels {
             return Ok(()); // it was compared before
         }
         let ports = arrivals.iter().filter(|arrival| arrival.is_port()).count();
-        let [ports_left, buffers_left] = parcel.left();
-        let is_as_told = ports == ports_left && arrivals.len() - ports == buffers_left;
+        let bytes = arrivals.iter().map(Arrival::buffer_len).fold(0, u64::saturating_add);
+        let found = (ports, arrivals.len() - ports, bytes);
+        let is_as_told = found == (parcel.ports, parcel.buffers, parcel.bytes);
         if is_as_told { Ok(()) } else { Err(NotHere::Broken) }
     }
 

@@ -8,25 +8,16 @@
 #![allow(dead_code, unused_macros, unused_imports)] // each test file uses a part
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::sync::LazyLock;
-
 use zeroport::{
-    Buffer, ChannelOptions, Message, MessageChannel, MessagePort, PostError, SealedBuffer,
-    TransferList,
+    Buffer, ChannelOptions, Message, MessageChannel, MessagePort, PostError, TransferList,
 };
 
-use crate::support::{channels, expect_entangled, pattern};
+use crate::support::pattern;
 
 /// A conversation on a channel of which the host makes both ends, and gives one to the peer.
 macro_rules! on_channel {
     ($name:ident, $options:expr, $host:expr, $peer:expr $(,)?) => {
-        $crate::queues::on_channel!(
-            $name,
-            $crate::support::Setup::new(),
-            $options,
-            $host,
-            $peer
-        );
+        $crate::queues::on_channel!($name, $crate::support::Setup::new(), $options, $host, $peer);
     };
     ($name:ident, $setup:expr, $options:expr, $host:expr, $peer:expr $(,)?) => {
         $crate::support::conversation!(

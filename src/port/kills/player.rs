@@ -7,6 +7,7 @@ use super::*;
 use crate::error::{PARENT_VARIABLE, PostError};
 use crate::lane::Arrival;
 use crate::port::adopt::adopt;
+use crate::port::parcels::List;
 
 /// The test as whose peer each player is started.
 const PLAYER: &str = "port::kills::player::players_that_nothing_happens_to";
@@ -168,7 +169,7 @@ fn adopt_early(port: &MessagePort, carrier: &MessagePort) {
     assert_eq!(port.recv().unwrap().bytes(), b"now");
     assert_eq!(carrier.try_recv().map(drop), Err(RecvError::Empty), "there is no record");
     let (_, receiver) = carrier.halves();
-    let parcel = receiver.parcels().receive(1, 0, true);
+    let parcel = receiver.parcels().receive(List { ports: 1, buffers: 0, bytes: 0 }, true);
     let arrival = receiver.take_from(&parcel, true).unwrap().unwrap();
     let Arrival::Port(arrival) = arrival else { panic!("a buffer") };
     let far = adopt(*arrival, carrier.endpoint().trusts()).unwrap();

@@ -1,0 +1,93 @@
+//! Segments of channels that have ended, for fresh channels: to make a segment costs more than all the rest
+//! of a channel.
+//!
+//! Only those whose sides have trusted each other from the beginning, and only after both have said that they
+//! use the memory no more: the last one keeps it. What a stranger has mapped is never kept. Nobody who
+//! still has an old descriptor can take up an end of the new channel, because the generation goes on
+//! ([`crate::epoch`]).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::epoch::{self, Epoch};
+use crate::fork::Mark;
+use crate::layout::{Shape, Side};
+use crate::ring::Memory;
+use crate::segment::{Region, Segment};
+use crate::sync::Ordering;
+use crate::wake::FENCED;
+
+/// Segments that a process keeps.
+const MAX_SPARES: usize = 4;
+
+/// The marks are of the process that has kept them: a forked child has copies, which are its parent's.
+static SPARES: Mutex<Vec<(Mark, Arc<Segment>)>> = Mutex::new(Vec::new());
+
+fn spares() -> MutexGuard<'static, Vec<(Mark, Arc<Segment>)>> {
+    SPARES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets go of the memory that this process keeps for fresh channels: that of at most four channels that have
+/// ended.
+///
+/// ```
+/// use zeroport::MessageChannel;
+///
+/// drop(MessageChannel::new()?); // leaves a descriptor and some memory for the next one
+/// zeroport::trim();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn trim() {
+    let gone = std::mem::take(&mut *spares());
+    // Not under the lock: to unmap takes a while.
+    drop(gone);
+}
+
+/// Called when a side uses a segment no more. Keeps it if the other side was done before.
+pub(crate) fn done(segment: &Arc<Segment>, side: Side) {
+    let bit = 1 << side.to_wire();
+    let [first, second] = segment.shape().capacity;
+    let is_usual = first.max(second) <= MAX_CAPACITY;
+    if !epoch::is_done(&segment.header().done.sides, bit) || !is_usual {
+        return;
+    }
+    if let Ok(mark) = Mark::here() {
+        let mut spares = spares();
+        if spares.len() < MAX_SPARES {
+            spares.push((mark, Arc::clone(segment)));
+        }
+    }
+}
+
+/// Larger rings would keep too much memory.
+const MAX_CAPACITY: u64 = crate::layout::DEFAULT_CAPACITY;
+
+/// A segment of this shape, as good as new, and the epoch of its ends.
+pub(crate) fn take(shape: Shape) -> Option<(Arc<Segment>, Epoch)> {
+    let mut spares = spares();
+    spares.retain(|(mark, _)| mark.is_original());
+    let place = spares.iter().rposition(|(_, segment)| segment.shape() == shape)?;
+    let (_, segment) = spares.swap_remove(place);
+    drop(spares);
+    let epoch = renew(&segment);
+    Some((segment, epoch))
+}
+
+/// Makes all words what they are in a fresh segment, but for the epochs.
+fn renew(segment: &Arc<Segment>) -> Epoch {
+    let header = segment.header();
+    // Relaxed, all: nobody else uses the segment until its descriptor is handed over, and the kernel orders
+    // that; two ends in one process are ordered by whatever passes them on.
+    for (side, ring) in [Side::First, Side::Second].into_iter().zip(&header.rings) {
+        ring.released.store(0, Ordering::Relaxed);
+        ring.let_go.store(0, Ordering::Relaxed);
+        ring.lanes.store(0, Ordering::Relaxed);
+        Region::new(Arc::clone(segment), side).word(0).store(0, Ordering::Relaxed);
+    }
+    let former = header.sides.each_ref().map(|side| {
+        side.message_wake.store(FENCED, Ordering::Relaxed);
+        side.room_wake.store(FENCED, Ordering::Relaxed);
+        Epoch::from_wire(side.epoch.load(Ordering::Relaxed))
+    });
+    header.done.sides.store(0, Ordering::Relaxed);
+    Epoch::after(former)
+}
