@@ -21,7 +21,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
-use rustix::fs::{SealFlags, SeekFrom, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, seek};
+use rustix::fs::{
+    SealFlags, SeekFrom, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate, seek,
+};
 use rustix::io::{Errno, pwrite};
 
 use crate::fork::Mark;
@@ -104,6 +106,25 @@ impl Block {
             Ok(view) => Ok(view.held_by(self.into_sealed_memfd()?)),
             Err(errno) => Err(Unsealed { block: Some(self), errno }),
         }
+    }
+
+    /// Keeps the first `len` bytes only; nothing of the others can be seen by who gets the file.
+    pub(crate) fn shorten(mut self, len: u64) -> Result<Self, Errno> {
+        let Ok(len) = usize::try_from(len) else { return Ok(self) };
+        let old = self.len;
+        if len >= old || !self.is_original() {
+            return Ok(self);
+        }
+        let end = map_len(len as u64).ok_or(Errno::NOMEM)?.min(old);
+        if let Some(rest) = self.as_mut_slice().get_mut(len..end) {
+            rest.fill(0);
+        }
+        let Self { memory, memfd, .. } = self;
+        let mark = memory.mark;
+        // No mapping may reach behind the end of its file (B1).
+        drop(memory);
+        ftruncate(&memfd, file_len(len as u64))?;
+        Self::map(memfd, len, mark)
     }
 
     /// As [`seal`](Self::seal), for what is not read here any more.

@@ -23,6 +23,11 @@ use std::collections::VecDeque;
 
 use crate::ring::{Consumer, Content, Found, Link, Memory, Producer, Record, Refusal, Reservation};
 
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
+use crate::sync::Ordering;
+
 /// The poster's end of a queue. Mirror of [`Reader`].
 #[derive(Debug)]
 pub(crate) struct Poster<M> {
@@ -133,6 +138,14 @@ impl<M: Memory + Clone> Poster<M> {
         ring.link(0, 0);
         *grown = None;
         Ok(true)
+    }
+
+    /// How far the reader has come in the ring that is posted to.
+    pub(crate) fn released(&self) -> u64 {
+        let grown = self.grown.borrow();
+        let ring = grown.as_ref().unwrap_or(&self.first);
+        // Relaxed: only tells whether the reader is at work.
+        ring.memory().released().load(Ordering::Relaxed)
     }
 
     /// Whether the reader has given back all that was published in the ring that is posted to.

@@ -51,13 +51,50 @@ fn read_a_stream(port: &MessagePort) {
     port.post_bytes(b"done").expect("a poster");
 }
 
-/// A steady stream between two spinning processes. Both run under a tracer that counts the system
-/// calls of all of their threads.
+/// A steady stream between two spinning processes, through one ring. Both run under a tracer that counts
+/// the system calls of all of their threads.
 #[test]
 fn a_million_messages_take_few_system_calls() {
     let test = test_name(concat!(module_path!(), "::a_million_messages_take_few_system_calls"));
+    stream_under_a_tracer(test, Setup::new().limit(0), |call, _, millis| match call {
+        "poll" => Some(2 * millis + 8),
+        "membarrier" => Some(20 * millis + 8),
+        _ => None,
+    });
+}
+
+/// As above, where a poster that the reader leaves alone goes on in a larger ring: what that takes is known
+/// too.
+#[test]
+fn a_million_messages_take_few_system_calls_where_the_queue_grows() {
+    /// Bytes of a record, and those for which a grown ring asks the kernel at once.
+    const RECORD: u64 = 16 + 64;
+    const CHUNK: u64 = 128 << 10;
+    let test = test_name(concat!(
+        module_path!(),
+        "::a_million_messages_take_few_system_calls_where_the_queue_grows"
+    ));
+    stream_under_a_tracer(test, Setup::new(), |call, rings, millis| match call {
+        "poll" => Some(2 * millis + 8),
+        "membarrier" => Some(20 * millis + 8),
+        // Before it makes a ring, a poster leaves its processor to the reader for a while.
+        "sched_yield" => Some(1_000 * millis + 8),
+        "memfd_create" => Some(rings),
+        "fallocate" => Some(2 * rings + MESSAGES * RECORD / CHUNK),
+        "making or finding a ring" => Some(24 * rings + 8),
+        _ => None,
+    });
+}
+
+/// `most` says how many calls of a kind there may be, of the number of rings that were made and of the
+/// milliseconds that it took.
+fn stream_under_a_tracer(
+    test: &'static str,
+    setup: Setup,
+    most: fn(&str, u64, u64) -> Option<u64>,
+) {
+    let setup = setup.strategy(Spin);
     if is_peer_of(test) {
-        let setup = Setup::new().strategy(Spin);
         if std::env::var_os("ZEROPORT_PARENT").is_some() {
             be_peer(setup, |port| read_a_stream(&port));
         }
@@ -67,22 +104,19 @@ fn a_million_messages_take_few_system_calls() {
         std::process::exit(if status.code() == Some(support::DONE) { FOUND } else { 1 });
     }
     with_watchdog(move || {
-        // Both kinds of call grow with the time that is spent waiting: a spinning side asks once a
-        // millisecond whether the other lives, and a poster that has waited 50 microseconds for room
-        // leaves `Streaming`. A stream that flows takes a tenth of a second; a busy machine interrupts
-        // it. So the first of a few runs that flows counts.
+        // Most kinds of call grow with the time that is spent waiting: a spinning side asks once a
+        // millisecond whether the other lives, a poster that has waited 50 microseconds for room leaves
+        // `Streaming`, and a queue grows where its reader is not at work. A stream that flows takes a
+        // tenth of a second; a busy machine interrupts it. So the first of a few runs that flows counts.
         for _ in 0..5 {
             let Stream { calls, took } = traced(test);
             let total: u64 = calls.values().sum();
             println!("{total} system calls for {MESSAGES} messages in {took:?}: {calls:?}");
+            let rings = calls.get("memfd_create").copied().unwrap_or(0);
             for (call, count) in &calls {
-                let most_in_a_millisecond = match call.as_str() {
-                    "poll" => 2,
-                    "membarrier" => 20,
-                    _ => panic!("{count} calls of {call}"),
-                };
-                let most = most_in_a_millisecond * took.as_millis() + 8;
-                assert!(u128::from(*count) <= most, "{count} calls of {call} in {took:?}");
+                let most = most(call, rings, took.as_millis() as u64);
+                let most = most.unwrap_or_else(|| panic!("{count} calls: {call}"));
+                assert!(*count <= most, "{count} calls in {took:?} with {rings} rings: {call}");
             }
             if total < SYSTEM_CALLS {
                 return;
@@ -97,11 +131,29 @@ fn a_million_messages_take_few_system_calls() {
 const FOUND: i32 = 70;
 
 /// Which calls a stream makes for what: asking whether the other side lives; registering for barriers,
-/// once in a process, and demanding them.
+/// once in a process, and demanding them; and whatever a further ring takes.
 fn name_of(call: u64) -> String {
     match call as i64 {
         libc::SYS_poll | libc::SYS_ppoll => "poll".into(),
         libc::SYS_membarrier => "membarrier".into(),
+        libc::SYS_sched_yield => "sched_yield".into(),
+        libc::SYS_memfd_create => "memfd_create".into(),
+        libc::SYS_fallocate => "fallocate".into(),
+        libc::SYS_ftruncate
+        | libc::SYS_fcntl
+        | libc::SYS_fstat
+        | libc::SYS_newfstatat
+        | libc::SYS_pread64
+        | libc::SYS_mmap
+        | libc::SYS_munmap
+        | libc::SYS_brk
+        | libc::SYS_dup3
+        | libc::SYS_close
+        | libc::SYS_socketpair
+        | libc::SYS_getsockopt
+        | libc::SYS_sendmsg
+        | libc::SYS_recvmsg
+        | libc::SYS_recvfrom => "making or finding a ring".into(),
         other => format!("number {other}"),
     }
 }
@@ -364,7 +416,7 @@ fn no_loan_and_no_order_of_letting_go_allocates() {
 #[test]
 fn no_wait_allocates() {
     for strategy in [Sleep, Adaptive] {
-        let setup = Setup::new().capacity(4096).strategy(strategy);
+        let setup = Setup::new().capacity(4096).limit(0).strategy(strategy);
         with_thread(
             setup,
             |port| {
@@ -387,6 +439,34 @@ fn no_wait_allocates() {
     }
 }
 
+/// A burst that nobody reads has a queue grow: that allocates for each ring, not for each message, and not
+/// at all once the queue is what it was.
+#[test]
+fn a_queue_that_grows_allocates_for_its_rings_only() {
+    const BURST: u64 = 100_000;
+    // Of 80 bytes each: 128 KiB, 256 KiB, ... to 8 MiB take up all of them.
+    const RINGS: u64 = 7;
+    for setup in [Setup::new(), Setup::new().untrusted()] {
+        let MessageChannel { port1, port2 } = setup.open();
+        for round in 0..3 {
+            let before = ALLOCATIONS.get();
+            (0..BURST).for_each(|n| port1.post_pod(&[n; 8]).unwrap());
+            let posting = ALLOCATIONS.get() - before;
+            for n in 0..BURST {
+                assert_eq!(port2.recv().unwrap().pod::<[u64; 8]>().unwrap(), &[n; 8]);
+            }
+            let all = ALLOCATIONS.get() - before;
+            // Later bursts find room in the last ring.
+            let least = if round == 0 { RINGS } else { 0 };
+            assert!((least..=64 * RINGS).contains(&all), "{posting} of {all} by the poster");
+        }
+        expect_no_allocation("after the bursts", || {
+            port1.post_pod(&[7u64; 8]).unwrap();
+            assert_eq!(port2.recv().unwrap().pod::<[u64; 8]>().unwrap(), &[7; 8]);
+        });
+    }
+}
+
 /// The steady stream itself, at both ends: a million messages, raw and typed by turns.
 #[test]
 fn a_million_messages_allocate_nothing() {
@@ -401,7 +481,8 @@ fn a_million_messages_allocate_nothing() {
     }
     let reading = |step| Reading { sensor: step as u32, values: [step as f64; 6] };
     with_thread(
-        Setup::new().strategy(Spin),
+        // A queue that grows allocates for each ring: that is counted above.
+        Setup::new().strategy(Spin).limit(0),
         move |port| {
             let posted = count(|step| match step % 2 {
                 0 => port.post_pod(&[step; 8]).unwrap(),

@@ -166,10 +166,16 @@ fn read_nothing(port: MessagePort) {
     }
 }
 
-const SMALL: Setup = Setup::new().capacity(4096);
+/// A ring that gets full.
+const SMALL: Setup = Setup::new().capacity(4096).limit(0);
+/// A queue that grows a few times, then gets full too.
+const GROWING: Setup = Setup::new().capacity(4096).limit(64 << 10);
 doomed!(seen_by_a_sleeping_poster, SMALL.strategy(Sleep), killed_while_full, read_nothing);
 doomed!(seen_by_a_spinning_poster, SMALL.strategy(Spin), killed_while_full, read_nothing);
 doomed!(seen_by_an_adaptive_poster, SMALL, killed_while_full, read_nothing);
+doomed!(seen_at_the_limit_asleep, GROWING.strategy(Sleep), killed_while_full, read_nothing);
+doomed!(seen_at_the_limit_spinning, GROWING.strategy(Spin), killed_while_full, read_nothing);
+doomed!(seen_at_the_limit_untrusting, GROWING.untrusted(), killed_while_full, read_nothing);
 
 // S-070 for a poster that never waits: told by the refusal that the ring is full, or sooner.
 doomed!(
@@ -212,17 +218,22 @@ doomed!(
     },
 );
 
-/// Sizes of the messages of one stream: from nothing to the longest, most of them small.
+/// Sizes of the messages of one stream: from nothing to `max`, most of them small.
 fn len_of(n: u64, max: usize) -> usize {
     let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
     let limit = if mixed.is_multiple_of(16) { max + 1 } else { 200 };
     (mixed / 16) as usize % limit
 }
 
+/// Two in three of the longer ones travel in a memory of their own.
+fn longest(port: &MessagePort) -> usize {
+    3 * port.max_in_ring()
+}
+
 fn post_for_ever(port: MessagePort) {
-    let max = port.max_payload();
+    let max = longest(&port);
     for n in 0.. {
-        // By turns through the ways in which bytes come into the ring.
+        // By turns through the ways in which bytes come into the queue.
         let bytes = pattern(n, len_of(n, max));
         if n % 3 == 0 {
             let mut loan = port.reserve(bytes.len()).expect("room");
@@ -251,7 +262,7 @@ fn killed_in_mid_stream(test: &'static str, setup: Setup, rounds: u64) {
         let end = loop {
             match port.recv() {
                 Ok(message) => {
-                    let len = len_of(next, port.max_payload());
+                    let len = len_of(next, longest(&port));
                     assert_eq!(message.bytes(), pattern(next, len), "message {next} is whole");
                 }
                 Err(end) => break end,
@@ -269,7 +280,7 @@ fn killed_in_mid_stream(test: &'static str, setup: Setup, rounds: u64) {
     println!("{received} messages in {rounds} rounds");
 }
 
-/// Rounds for each of the three forms below: more than 500 in all.
+/// Rounds for each of the forms below: more than 500 in all.
 fn rounds() -> u64 {
     if ends::long() { 2_000 } else { 200 }
 }
@@ -290,6 +301,15 @@ fn killed_at_any_point_in_a_small_ring() {
         killed_in_mid_stream(test, SMALL, 0);
     }
     with_watchdog(move || killed_in_mid_stream(test, SMALL.strategy(Sleep), rounds()));
+}
+
+#[test]
+fn killed_at_any_point_while_the_queue_grows() {
+    let test = test_name(concat!(module_path!(), "::killed_at_any_point_while_the_queue_grows"));
+    if is_peer_of(test) {
+        killed_in_mid_stream(test, GROWING, 0);
+    }
+    with_watchdog(move || killed_in_mid_stream(test, GROWING.strategy(Sleep), rounds()));
 }
 
 #[test]

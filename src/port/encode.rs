@@ -147,8 +147,8 @@ impl Sender {
         let len = encoded
             .map_err(|error| PostError::Encode(error.into_source().unwrap_or_else(fickle)))?;
         self.check()?;
-        let large = sink.large.into_inner().finish(len as u64)?;
-        let posted = self.post_finished(large, value_tag::<T>(), patience, TransferList::new());
+        let (large, list) = (sink.large.into_inner(), TransferList::new());
+        let posted = self.post_filled(large, len, value_tag::<T>(), patience, list);
         posted.map_err(|refused| refused.source)
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::account::Sent;
 use crate::error::PostError;
-use crate::layout::{RingWords, Shape, Side};
+use crate::layout::{MIN_CAPACITY, RingWords, Shape, Side};
 use crate::queue::Poster;
 use crate::record::{HEADER_LEN, record_len};
 use crate::ring::{Cursor, Refusal, Reservation};
@@ -24,9 +24,12 @@ use super::wait::Look;
 const MAX_STEP: u64 = 16 << 20;
 /// Memory of a grown ring is allocated in such pieces: what is over at the end of a burst is little.
 const CHUNK: u64 = 128 << 10;
-/// How long a reader that is awake may take to make room before a larger ring is made: about as long as
-/// making one takes.
-const READER_PAUSE: Duration = Duration::from_micros(30);
+/// How long a poster waits for a reader that is awake, but does not get on, and for one that does, before it
+/// grows: a call that must not wait, about as long as making a ring takes; any other, as long as a reader may
+/// have to wait for its processor.
+const PAUSE: [Duration; 2] = [IDLE, Duration::from_micros(100)];
+const IDLE: Duration = Duration::from_micros(30);
+const LONG_PAUSE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(5)];
 pub(super) const QUICK_LOOKS: u32 = 64;
 
 /// What a sender knows of the rings beyond the first, and of all that counts toward the limit.
@@ -61,7 +64,7 @@ impl Sender {
         }
         // What was staged must be visible, or the reader would never make room; nor could a link follow.
         self.flush();
-        if let Some(room) = self.watch_reader(len)? {
+        if let Some(room) = self.watch_reader(len, patience)? {
             return Ok(room);
         }
         if let Some(room) = self.grow_for(len, patience)? {
@@ -136,28 +139,38 @@ impl Sender {
         }
     }
 
-    /// A reader that is awake and at work makes room sooner than a larger ring is made.
-    fn watch_reader(&self, len: u64) -> Result<Option<Reservation>, PostError> {
-        let is_in_first = self.queue().grown().is_none();
-        if !is_in_first || self.growth().sent.limit() == 0 {
+    /// A reader that is awake and at work makes room sooner than a larger ring is made, and in a ring that
+    /// is warm.
+    fn watch_reader(&self, len: u64, patience: Patience) -> Result<Option<Reservation>, PostError> {
+        if self.growth().sent.limit() == 0 {
             return Ok(None);
         }
-        let (mut seen, mut since) = (self.released(), Instant::now());
+        let [idle, busy] = if let Patience::None = patience { PAUSE } else { LONG_PAUSE };
+        let start = Instant::now();
+        let (mut seen, mut since) = (self.progress(), start);
         loop {
             for _ in 0..QUICK_LOOKS {
-                if !self.is_reader_awake() {
-                    return Ok(None);
-                }
+                let is_awake = self.is_reader_awake();
+                // After that: a reader that has made room may be asleep by now.
                 if let Some(room) = self.try_room(len)? {
                     return Ok(Some(room));
                 }
+                if !is_awake {
+                    return Ok(None);
+                }
                 spin_loop();
             }
-            let (released, now) = (self.released(), Instant::now());
-            if released != seen {
-                (seen, since) = (released, now);
-            } else if now.duration_since(since) > READER_PAUSE {
+            self.go_back()?;
+            let (progress, now) = (self.progress(), Instant::now());
+            if progress != seen {
+                (seen, since) = (progress, now);
+            }
+            if now.duration_since(since) > idle || now.duration_since(start) > busy {
                 return Ok(None);
+            }
+            if now.duration_since(since) > IDLE {
+                // The reader may wait for this processor.
+                std::thread::yield_now();
             }
         }
     }
@@ -167,9 +180,11 @@ impl Sender {
         self.hold().endpoint.peer().message_wake.load(Ordering::Relaxed) != wake::ASLEEP
     }
 
-    fn released(&self) -> u64 {
-        // Relaxed: only tells whether the reader is at work.
-        self.ring_words().released.load(Ordering::Relaxed)
+    /// Changes when the reader gets on.
+    fn progress(&self) -> u64 {
+        // Relaxed, both: only tell whether the reader is at work.
+        let let_go = self.ring_words().let_go.load(Ordering::Relaxed);
+        let_go.wrapping_add(self.queue().released())
     }
 
     /// Goes on in another ring and finds room there. `None`: there must be none, or not now.
@@ -177,7 +192,11 @@ impl Sender {
         if self.growth().sent.limit() == 0 {
             return Ok(None);
         }
-        if !self.go_back()? && !self.grow(len, patience)? {
+        self.go_back()?;
+        if let Some(room) = self.try_room(len)? {
+            return Ok(Some(room));
+        }
+        if !self.grow(len, patience)? {
             return Ok(None);
         }
         self.try_room(len)
@@ -212,10 +231,12 @@ impl Sender {
         let step = MAX_STEP.max(queue.first().cursor().capacity());
         let mut capacity = (2 * queue.capacity()).min(step).max(needed.next_power_of_two());
         let left = self.growth().sent.limit().saturating_sub(self.outstanding()?);
-        while capacity > left && Cursor::new(capacity).max_payload() >= len {
+        let fits =
+            |capacity| capacity >= MIN_CAPACITY && Cursor::new(capacity).max_payload() >= len;
+        while capacity > left && fits(capacity / 2) {
             capacity /= 2;
         }
-        let is_enough = capacity <= left && Cursor::new(capacity).max_payload() >= len;
+        let is_enough = capacity <= left && fits(capacity);
         Ok(is_enough.then_some(capacity))
     }
 

@@ -54,9 +54,10 @@ impl Large {
     }
 
     /// Ends the writing. Only the first `len` bytes are the payload.
-    pub(super) fn finish(self, len: u64) -> Result<Finished, PostError> {
+    fn finish(self, len: u64) -> Result<Finished, PostError> {
         match self {
             Self::Fresh(block) => {
+                let block = block.shorten(len).map_err(os)?;
                 let memfd = block.into_sealed_memfd().map_err(|unsealed| os(unsealed.errno))?;
                 Ok(Finished { memory: Memory::Sealed(memfd), len })
             }
@@ -163,12 +164,29 @@ impl Sender {
         patience: Patience,
         list: TransferList,
     ) -> Result<(), TransferError> {
-        let len = bytes.len() as u64;
-        let filled = self.make_large(len, patience).and_then(|mut large| {
-            large.bytes_mut().copy_from_slice(bytes);
-            large.finish(len)
-        });
-        match filled {
+        match self.make_large(bytes.len() as u64, patience) {
+            Ok(mut large) => {
+                large.bytes_mut().copy_from_slice(bytes);
+                self.post_filled(large, bytes.len(), tag, patience, list)
+            }
+            Err(source) => Err(TransferError::new(list, source)),
+        }
+    }
+
+    /// Posts the first `len` bytes of large memory; in the ring if that is enough for them.
+    pub(super) fn post_filled(
+        &self,
+        large: Large,
+        len: usize,
+        tag: u32,
+        patience: Patience,
+        list: TransferList,
+    ) -> Result<(), TransferError> {
+        if len + OUTSIDE_LEN as usize <= self.max_in_ring() {
+            let bytes = large.bytes().get(..len).unwrap_or_default();
+            return self.post_checked_with(bytes, tag, patience, list);
+        }
+        match large.finish(len as u64) {
             Ok(large) => self.post_finished(large, tag, patience, list),
             Err(source) => Err(TransferError::new(list, source)),
         }
@@ -207,8 +225,7 @@ impl Sender {
         }
     }
 
-    /// Posts a payload that lies in a memory of its own.
-    pub(super) fn post_finished(
+    fn post_finished(
         &self,
         large: Finished,
         tag: u32,

@@ -151,10 +151,7 @@ impl<'p> Loan<'p> {
         if let Room::Large(large, patience) = room {
             // What is posted from now on is not refused for its sake.
             drop(self);
-            return match large.finish(len as u64) {
-                Ok(large) => sender.post_finished(large, tag, patience, list),
-                Err(source) => Err(TransferError::new(list, source)),
-            };
+            return sender.post_filled(large, len, tag, patience, list);
         }
         // Buffers need room before the payload.
         let before = if list.counts()[1] == 0 { 0 } else { OUTSIDE_LEN as usize };

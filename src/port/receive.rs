@@ -153,7 +153,11 @@ impl Receiver {
         self.check()?;
         let record = match self.queue.first().peek() {
             Found::Record(record) => record,
-            Found::Nothing | Found::Link(_) | Found::Broken => otherwise(self)?,
+            Found::Link(_) => match self.found() {
+                Some(found) => found?,
+                None => otherwise(self)?,
+            },
+            Found::Nothing | Found::Broken => otherwise(self)?,
         };
         self.hand_out(record)
     }
@@ -188,6 +192,7 @@ impl Receiver {
     }
 
     /// The next record; follows links to it.
+    #[inline(never)]
     fn found(&self) -> Option<Result<Record, RecvError>> {
         for _ in 0..MAX_LINKS {
             let found = self.queue.peek();

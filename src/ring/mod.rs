@@ -42,7 +42,7 @@ mod cursor;
 mod producer;
 #[cfg(test)]
 #[cfg(not(loom))]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use consumer::{Consumer, Found, Link, Rare, Record};
 pub(crate) use cursor::Cursor;

@@ -1,7 +1,7 @@
 //! The ring against `rtrb` (a ring of as many bytes) and a `VecDeque` (what was said, in order), and
 //! its invariants after every step.
 
-mod heap;
+pub(crate) mod heap;
 
 use std::collections::VecDeque;
 use std::rc::Rc;

@@ -36,6 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) capacities: [u64; 2],
+    pub(crate) limits: [u64; 2],
     pub(crate) trust: Trust,
     pub(crate) strategy: WaitStrategy,
     pub(crate) stuck_after: Duration,
@@ -45,6 +46,7 @@ impl Setup {
     pub(crate) const fn new() -> Self {
         Self {
             capacities: [64 << 10; 2],
+            limits: [256 << 20; 2],
             trust: Trust::Trusted,
             strategy: WaitStrategy::Adaptive,
             stuck_after: STUCK,
@@ -58,6 +60,17 @@ impl Setup {
     /// What the host posts, and what the peer posts.
     pub(crate) const fn capacities(mut self, host: u64, peer: u64) -> Self {
         self.capacities = [host, peer];
+        self
+    }
+
+    /// Bytes that may wait beyond the ring, in either direction; with 0 the queue never grows.
+    pub(crate) const fn limit(self, bytes: u64) -> Self {
+        self.limits(bytes, bytes)
+    }
+
+    /// For what the host posts, and for what the peer posts.
+    pub(crate) const fn limits(mut self, host: u64, peer: u64) -> Self {
+        self.limits = [host, peer];
         self
     }
 
@@ -78,9 +91,10 @@ impl Setup {
     }
 
     pub(crate) fn options(self) -> ChannelOptions {
-        let [first, second] = self.capacities;
+        let ([first, second], [first_limit, second_limit]) = (self.capacities, self.limits);
         ChannelOptions::new()
             .capacities(first, second)
+            .limits(first_limit, second_limit)
             .trust(self.trust)
             .wait_strategy(self.strategy)
     }

@@ -6,19 +6,19 @@ use super::Memory;
 use crate::sync::{AtomicU64, Ordering};
 
 #[derive(Debug)]
-pub(super) struct Heap {
+pub(crate) struct Heap {
     words: Vec<AtomicU64>,
-    pub(super) released: AtomicU64,
+    pub(crate) released: AtomicU64,
 }
 
 impl Heap {
-    pub(super) fn new(capacity: u64) -> Rc<Self> {
+    pub(crate) fn new(capacity: u64) -> Rc<Self> {
         let words = (0..capacity / 8).map(|_| AtomicU64::new(0)).collect();
         Rc::new(Self { words, released: AtomicU64::new(0) })
     }
 
     /// Fills a payload with bytes, or with what is left of them, and some more.
-    pub(super) fn write(&self, offset: u64, len: u64, bytes: &[u8]) {
+    pub(crate) fn write(&self, offset: u64, len: u64, bytes: &[u8]) {
         for at in (0..len.next_multiple_of(8)).step_by(8) {
             let word: [u8; 8] =
                 std::array::from_fn(|i| bytes.get(at as usize + i).copied().unwrap_or(0xee));
@@ -27,11 +27,21 @@ impl Heap {
         }
     }
 
-    pub(super) fn read(&self, offset: u64, len: u64) -> Vec<u8> {
+    pub(crate) fn read(&self, offset: u64, len: u64) -> Vec<u8> {
         let first = (offset / 8) as usize;
         let words = &self.words[first..first + len.div_ceil(8) as usize];
         let bytes = words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
         bytes.take(len as usize).collect()
+    }
+
+    /// How far room was given back.
+    pub(crate) fn given_back(&self) -> u64 {
+        self.released.load(Ordering::Relaxed)
+    }
+
+    /// What a reader says that need not be true.
+    pub(crate) fn claim_released(&self, position: u64) {
+        self.released.store(position, Ordering::Relaxed);
     }
 }
 
