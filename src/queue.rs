@@ -318,6 +318,11 @@ impl<M: Memory + Clone> Reader<M> {
         Some(capacity)
     }
 
+    /// Nothing more will be read: the ring that is read can be [left](Self::leave) too.
+    pub(crate) fn end(&self) {
+        self.is_away.set(false);
+    }
+
     /// Lets all taken records go, those that were forgotten too.
     pub(crate) fn release_all(&self) {
         self.first.release_all();

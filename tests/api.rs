@@ -7,12 +7,12 @@ use std::fmt::Debug;
 
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use zeroport::{
-    AcceptError, Address, AddressError, AdmitError, AttachError, BatchError, BindError, Caller,
-    ChannelOptions, CloseReason, Closer, ConnectError, Connection, Credentials, DecodeError, Drain,
-    EncodeError, EncodeWriter, Loan, Message, MessageChannel, MessagePort, OpenError,
-    ParentPortError, PeerState, PortDescriptors, PostError, Receiver, RecvError, Sender, Server,
-    SpawnError, TakeError, TransferError, TransferList, Transferable, Trust, Untransferable,
-    WaitStrategy,
+    AcceptError, Address, AddressError, AdmitError, AttachError, BatchError, BindError, Buffer,
+    BufferError, Caller, ChannelOptions, CloseReason, Closer, ConnectError, Connection,
+    Credentials, DecodeError, Drain, EncodeError, EncodeWriter, Loan, Message, MessageChannel,
+    MessagePort, OpenError, ParentPortError, PeerState, PortDescriptors, PostError, Receiver,
+    RecvError, SealedBuffer, Sender, Server, SpawnError, TakeError, TransferError, TransferList,
+    Transferable, Trust, Untransferable, WaitStrategy,
 };
 
 // One thread at a time, and any thread.
@@ -35,6 +35,11 @@ assert_impl_all!(Credentials: Send, Sync, Debug);
 assert_not_impl_any!(Server: Clone);
 assert_not_impl_any!(Caller: Clone);
 assert_impl_all!(Closer: Send, Sync, Clone, Debug);
+
+assert_impl_all!(Buffer: Send, Sync, Debug, std::ops::DerefMut<Target = [u8]>);
+assert_not_impl_any!(Buffer: Clone);
+assert_impl_all!(SealedBuffer: Send, Sync, Debug, std::ops::Deref<Target = [u8]>);
+assert_not_impl_any!(SealedBuffer: Clone, std::ops::DerefMut);
 
 // Bound to the thread that borrows the port.
 assert_impl_all!(Message<'static>: Debug);
@@ -60,6 +65,7 @@ assert_impl_all!(AddressError: Error, Send, Sync, Eq);
 assert_impl_all!(AdmitError: Error, Send, Sync);
 assert_impl_all!(AttachError: Error, Send, Sync);
 assert_impl_all!(BatchError: Error, Send, Sync);
+assert_impl_all!(BufferError: Error, Send, Sync);
 assert_impl_all!(BindError: Error, Send, Sync);
 assert_impl_all!(ConnectError: Error, Send, Sync);
 assert_impl_all!(CloseReason: Error, Send, Sync, Copy, Eq, std::hash::Hash);
@@ -73,11 +79,12 @@ assert_impl_all!(SpawnError: Error, Send, Sync);
 assert_impl_all!(TakeError: Error, Send, Sync);
 assert_impl_all!(TransferError: Error, Send, Sync);
 
-// What holds ports.
+// What holds ports, and buffers.
 assert_impl_all!(PortDescriptors: Send, Sync, Debug);
 assert_impl_all!(TransferList: Send, Sync, Debug, Default, FromIterator<MessagePort>);
 assert_not_impl_any!(TransferList: Clone);
-assert_impl_all!(Transferable: Send, Debug, From<MessagePort>);
+assert_impl_all!(TransferList: FromIterator<Transferable>, From<Buffer>, From<SealedBuffer>);
+assert_impl_all!(Transferable: Send, Debug, From<MessagePort>, From<Buffer>, From<SealedBuffer>);
 assert_not_impl_any!(Transferable: Sync, Clone);
 
 const fn is_static<T: 'static>() {}
@@ -86,6 +93,7 @@ const _: () = {
     is_static::<(OpenError, ParentPortError, PostError, RecvError, SpawnError)>();
     is_static::<(AcceptError, AddressError, AdmitError, BindError, ConnectError)>();
     is_static::<(Server, Caller, Connection, Credentials)>();
+    is_static::<(Buffer, SealedBuffer, BufferError)>();
     is_static::<(MessagePort, MessageChannel, Sender, Receiver, Closer)>();
     is_static::<(TakeError, TransferError, TransferList, Untransferable)>();
 };
@@ -114,11 +122,17 @@ fn no_public_type_is_left_out() {
 fn errors_keep_what_caused_them() {
     let MessageChannel { port1, port2: _port2 } = MessageChannel::new().unwrap();
     let len = port1.max_payload() + 1;
-    let error = port1.post_all_bytes([vec![0; len]]).unwrap_err();
+    let boxed: Box<dyn Error + Send + Sync> = port1.reserve(len).unwrap_err().into();
+    assert!(boxed.to_string().contains(&len.to_string()), "{boxed}");
+
+    let loan = port1.reserve(1).unwrap();
+    let error = port1.post_all_bytes([b"while it is out"]).unwrap_err();
+    drop(loan);
     let source = error.source().expect("what refused the message");
     assert_eq!(source.to_string(), error.source.to_string());
+    assert!(matches!(error.source, PostError::Busy), "{error}");
     let boxed: Box<dyn Error + Send + Sync> = error.into();
-    assert!(boxed.to_string().contains(&len.to_string()), "{boxed}");
+    assert!(boxed.to_string().contains(&PostError::Busy.to_string()), "{boxed}");
 
     let error = zeroport::parent_port().unwrap_err();
     assert!(matches!(error, ParentPortError::NoParent), "{error}");
@@ -131,6 +145,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(WaitStrategy::default(), WaitStrategy::Adaptive);
     let MessageChannel { port1, port2 } = ChannelOptions::default().open().unwrap();
     for port in [port1, port2] {
-        assert_eq!(port.max_payload(), (64 << 10) / 2 - 32);
+        assert_eq!(port.max_payload(), 4 << 30);
+        assert_eq!(port.max_in_ring(), (64 << 10) / 2 - 32);
     }
 }

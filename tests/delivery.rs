@@ -221,10 +221,16 @@ fn a_batch_appears_at_once() {
 #[test]
 fn a_batch_that_ends_early_says_how_far_it_came() {
     let (port1, port2) = channel();
-    let too_large = vec![0; port1.max_payload() + 1];
-    let error = port1.post_all_bytes([&b"one"[..], b"two", &too_large, b"four"]).unwrap_err();
+    let mut loan = None;
+    let messages = ["one", "two", "three", "four"].into_iter().inspect(|message| {
+        if *message == "three" {
+            loan = Some(port1.reserve(1).unwrap());
+        }
+    });
+    let error = port1.post_all_bytes(messages).unwrap_err();
     assert_eq!(error.posted, 2);
-    assert!(matches!(error.source, PostError::TooLarge { .. }), "{error}");
+    assert!(matches!(error.source, PostError::Busy), "{error}");
+    drop(loan);
     port1.post_bytes(b"next").unwrap();
     let received: Vec<_> = port2.drain().map(|message| message.bytes().to_vec()).collect();
     assert_eq!(received, [&b"one"[..], b"two", b"next"]);
@@ -318,7 +324,7 @@ in_all_ways!(
 
 #[test]
 fn room_comes_back_in_the_order_of_posting() {
-    let MessageChannel { port1, port2 } = Setup::new().capacity(4096).open();
+    let MessageChannel { port1, port2 } = Setup::new().capacity(4096).limit(0).open();
     let mut posted = 0u64;
     while port1.try_post_bytes(&pattern(posted, 100)).is_ok() {
         posted += 1;
@@ -355,7 +361,7 @@ fn a_copied_message_holds_no_room() {
 
 #[test]
 fn room_that_is_owed_goes_back_before_the_reader_waits() {
-    let MessageChannel { port1, port2 } = Setup::new().capacity(4096).open();
+    let MessageChannel { port1, port2 } = Setup::new().capacity(4096).limit(0).open();
     // So many posts without a wait that the reader may owe room.
     for number in 0..1000 {
         port1.post_bytes(&pattern(number, 100)).unwrap();
@@ -380,7 +386,7 @@ fn room_that_is_owed_goes_back_before_the_reader_waits() {
 
 #[test]
 fn a_forgotten_message_keeps_its_room_and_harms_nothing() {
-    let MessageChannel { port1, port2 } = Setup::new().capacity(4096).open();
+    let MessageChannel { port1, port2 } = Setup::new().capacity(4096).limit(0).open();
     port1.post_bytes(b"forgotten").unwrap();
     std::mem::forget(port2.recv().unwrap());
     let mut posted = 0;
@@ -392,6 +398,29 @@ fn a_forgotten_message_keeps_its_room_and_harms_nothing() {
     assert_eq!(posted, 31);
     drop(port1);
     assert_eq!(port2.recv().unwrap_err(), CLOSED);
+}
+
+#[test]
+fn a_forgotten_message_does_not_stop_a_queue_that_grows() {
+    for setup in [Setup::new(), Setup::new().untrusted()] {
+        let MessageChannel { port1, port2 } = setup.capacity(4096).open();
+        // One in the first ring, and one in a later one.
+        for round in 0..2u64 {
+            port1.try_post_bytes(b"forgotten").unwrap();
+            std::mem::forget(port2.recv().unwrap());
+            for burst in [1, 100, 2000] {
+                for number in 0..burst {
+                    port1.try_post_bytes(&pattern(number, 100)).unwrap();
+                }
+                for number in 0..burst {
+                    let message = port2.recv().unwrap();
+                    assert_eq!(message.bytes(), pattern(number, 100), "round {round}");
+                }
+            }
+        }
+        drop(port1);
+        assert_eq!(port2.recv().unwrap_err(), CLOSED);
+    }
 }
 
 #[test]

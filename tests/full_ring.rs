@@ -1,4 +1,4 @@
-//! A full ring: it refuses or waits as it was asked to, loses nothing, and never stands in the way of
+//! A full ring of a queue that does not grow: it refuses or waits as it was asked to, loses nothing, and never stands in the way of
 //! the other direction, a close or a death.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -14,7 +14,8 @@ use zeroport::WaitStrategy::{Adaptive, Sleep, Spin};
 use zeroport::{CloseReason, MessageChannel, MessagePort, PeerState, PostError, RecvError};
 
 const CLOSED: RecvError = RecvError::Closed(CloseReason::Closed);
-const SMALL: Setup = Setup::new().capacity(4096);
+const SMALL: Setup = Setup::new().capacity(4096).limit(0);
+const LARGE: Setup = Setup::new().capacity(64 << 10).limit(0);
 
 /// Fills the ring of a port with messages of 1000 bytes; says how many.
 fn fill(port: &MessagePort) -> u64 {
@@ -194,7 +195,7 @@ fn a_reader_that_has_read_all_owes_nothing() {
                 port2.try_recv().unwrap();
             }
             // The largest message fits only into a ring that is all free, or nearly so.
-            port1.try_post_bytes(&vec![1; port1.max_payload()]).unwrap();
+            port1.try_post_bytes(&vec![1; port1.max_in_ring()]).unwrap();
             port2.try_recv().unwrap();
         }
     }
@@ -202,7 +203,7 @@ fn a_reader_that_has_read_all_owes_nothing() {
 
 #[test]
 fn a_reader_owes_a_stream_at_most_an_eighth() {
-    let MessageChannel { port1, port2 } = Setup::new().capacity(64 << 10).open();
+    let MessageChannel { port1, port2 } = LARGE.open();
     stream(&port1, &port2);
     for _ in 0..20 {
         while port1.try_post_pod(&1u64).is_ok() {}
@@ -219,7 +220,7 @@ fn a_reader_owes_a_stream_at_most_an_eighth() {
 #[test]
 fn a_poster_that_sleeps_wakes_for_the_first_room() {
     with_watchdog(|| {
-        let MessageChannel { port1, port2 } = Setup::new().capacity(64 << 10).open();
+        let MessageChannel { port1, port2 } = LARGE.open();
         stream(&port1, &port2);
         let mut port1 = port1;
         for round in 0..50u64 {
@@ -235,19 +236,31 @@ fn a_poster_that_sleeps_wakes_for_the_first_room() {
     });
 }
 
-// A poster that waits for a large piece of room, and a reader that then waits for its message.
-in_all_ways!(
-    large_and_small_in_turn_never_wait_for_each_other,
-    |port| {
+// A poster that waits for a large piece of room, and a reader that then waits for its message; and the
+// same where the queue may grow, and then not grow any more.
+mod large_and_small_in_turn_never_wait_for_each_other {
+    use super::*;
+
+    in_all_ways!(in_one_ring, LARGE, post_large_and_small, read_large_and_small);
+    in_all_ways!(in_many, Setup::new(), post_large_and_small, read_large_and_small);
+    in_all_ways!(
+        in_a_few,
+        Setup::new().limit(300 << 10),
+        post_large_and_small,
+        read_large_and_small
+    );
+
+    fn post_large_and_small(port: MessagePort) {
         for number in 0..200u64 {
             for small in 0..number % 50 {
                 port.post_pod(&small).unwrap();
             }
-            port.post_bytes(&pattern(number, port.max_payload())).unwrap();
+            port.post_bytes(&pattern(number, port.max_in_ring())).unwrap();
         }
         assert_eq!(port.recv().unwrap().bytes(), b"all");
-    },
-    |port| {
+    }
+
+    fn read_large_and_small(port: MessagePort) {
         for number in 0..200u64 {
             for small in 0..number % 50 {
                 assert_eq!(*port.recv().unwrap().pod::<u64>().unwrap(), small);
@@ -256,11 +269,11 @@ in_all_ways!(
         }
         port.post_bytes(b"all").unwrap();
     }
-);
+}
 
 #[test]
 fn a_drain_gives_room_back_while_it_lasts() {
-    let MessageChannel { port1, port2 } = Setup::new().capacity(64 << 10).open();
+    let MessageChannel { port1, port2 } = LARGE.open();
     while port1.try_post_pod(&1u64).is_ok() {}
     let mut drain = port2.drain();
     for _ in 0..4 {
@@ -275,7 +288,7 @@ fn a_drain_gives_room_back_while_it_lasts() {
     drop(drain);
     // And at its end all that was read.
     while port2.try_recv().is_ok() {}
-    port1.try_post_bytes(&vec![3; port1.max_payload()]).unwrap();
+    port1.try_post_bytes(&vec![3; port1.max_in_ring()]).unwrap();
 }
 
 in_all_ways!(

@@ -12,6 +12,7 @@ mod endpoint;
 mod golden;
 mod grow;
 mod hold;
+mod in_lanes;
 #[cfg(test)]
 mod kills;
 mod large;

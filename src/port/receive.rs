@@ -4,13 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use crate::error::{CloseReason, RecvError};
 use crate::halves::Half;
-use crate::lane::{Arrival, Incoming, NotHere, is_seqpacket};
 use crate::layout::RingWords;
-use crate::line::{Heard, Line};
+use crate::line::Line;
 use crate::queue::Reader;
 use crate::ring::{Found, Rare, Record};
 use crate::segment::Region;
@@ -21,7 +18,7 @@ use super::endpoint::Endpoint;
 use super::hold::Hold;
 use super::message::{Aside, Message};
 use super::outside::Beyond;
-use super::parcels::{Parcel, Parcels};
+use super::parcels::Parcels;
 use super::wait::{Look, WaitStrategy, is_past};
 use super::{Closer, PeerState, Trust};
 
@@ -296,99 +293,12 @@ impl Receiver {
         }
     }
 
-    /// Takes the next port, or buffer, of a message; `None` after the last.
-    pub(super) fn take_from(
-        &self,
-        parcel: &Parcel,
-        is_port: bool,
-    ) -> Result<Option<Arrival>, NotHere> {
-        let [ports, buffers] = parcel.left();
-        if 0 == if is_port { ports } else { buffers } {
-            return Ok(None);
-        }
-        self.fetch(parcel)?;
-        self.parcels.take(parcel, is_port).map_err(NotHere::Refused)
-    }
-
-    /// Finds memory for all ports of a message.
-    pub(super) fn map_ports(&self, parcel: &Parcel) -> Result<(), NotHere> {
-        if parcel.left() == [0, 0] || !self.is_original() {
-            return Ok(());
-        }
-        self.fetch(parcel)?;
-        self.parcels.map(parcel).map_err(NotHere::Refused)
-    }
-
     pub(super) fn is_original(&self) -> bool {
         self.hold.endpoint.is_original()
     }
 
-    /// Takes the parcel of a message off the lane, unless that was done.
-    fn fetch(&self, parcel: &Parcel) -> Result<(), NotHere> {
-        let fetched = self.parcels.fetch(parcel, &|| self.find_lanes());
-        self.tell_of_lanes();
-        fetched
-    }
-
-    /// Says how many lanes were come to. A poster may wait for room there, as for room in the ring.
-    pub(super) fn tell_of_lanes(&self) {
-        let words = self.ring_words();
-        let changes = self.parcels.take_changes();
-        if changes > 0 {
-            // Relaxed, both: a count, of which this side is the only writer.
-            let count = words.lanes.load(Ordering::Relaxed).wrapping_add(changes);
-            words.lanes.store(count, Ordering::Relaxed);
-        }
-        self.notify_of_room();
-    }
-
-    pub(super) fn notify_of_room(&self) {
-        self.hold.notify(&self.hold.endpoint.peer().room_wake);
-    }
-
-    /// Looks for the ends of further lanes on the line: they were put there before the first record that
-    /// needs them was published.
-    pub(super) fn find_lanes(&self) -> Result<(), NotHere> {
-        let line = self.hold.line().ok_or(NotHere::Broken)?;
-        let heard = self.hold.clear_line(&line);
-        match (self.take_up_lanes(&line), heard) {
-            (0, Heard::Blocked) => Err(NotHere::Refused(Errno::MFILE)),
-            (0, _) => Err(NotHere::Broken),
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes up the lanes' ends that came off the line with the bells. Says how many.
-    fn take_up_lanes(&self, line: &Line) -> usize {
-        let ends: Vec<_> = line.take_lanes().into_iter().filter(is_seqpacket).collect();
-        let count = ends.len();
-        self.parcels.add_lanes(ends.into_iter().map(Incoming::new));
-        count
-    }
-
     pub(super) fn parcels(&self) -> &Parcels {
         &self.parcels
-    }
-
-    /// Prepares the port for its next holder: all that was received is let go. Lanes' ends that still lie
-    /// on the line travel with the line. Fails if a forgotten message has its ports on a lane that cannot
-    /// be taken up.
-    pub(super) fn settle(&self) -> Result<(), Errno> {
-        self.queue.release_all();
-        self.leave_rings();
-        if self.parcels.is_behind() {
-            // What was never sent, whoever adopts the port finds out.
-            if let Err(NotHere::Refused(errno)) = self.parcels.let_all_go(&|| self.find_lanes()) {
-                return Err(errno);
-            }
-            self.tell_of_lanes();
-        }
-        if let Some(line) = self.hold.line() {
-            self.take_up_lanes(&line);
-        }
-        self.give_back();
-        self.account_for(self.beyond.forgotten(&self.queue));
-        Ok(())
     }
 
     /// The payload of a record that is held, on a trusted port.
@@ -450,18 +360,6 @@ impl Receiver {
         }
     }
 
-    fn let_parcel_go(&self, parcel: &Parcel) {
-        let gone = self.parcels.let_go(parcel, &|| self.find_lanes());
-        self.tell_of_lanes();
-        if gone == Err(NotHere::Broken) && self.hold.line().is_some() {
-            // There never was a lane: who goes on like that has us keep parcels without end.
-            self.hold.violated();
-        }
-        if self.hold.endpoint.own_end().is_some() && !self.parcels.is_behind() {
-            self.let_go();
-        }
-    }
-
     fn stop_draining(&self) {
         self.draining.set(false);
         if self.hold.endpoint.is_original() {
@@ -470,7 +368,7 @@ impl Receiver {
     }
 
     /// Gives back all that is owed.
-    fn give_back(&self) {
+    pub(super) fn give_back(&self) {
         if self.queue.first().owed() > 0 {
             self.queue.first().give_back();
             self.notify_of_room();
@@ -497,10 +395,12 @@ impl Receiver {
     }
 
     /// Lets go of line and lane: nothing more will come of them.
-    fn let_go(&self) {
+    pub(super) fn let_go(&self) {
         self.hold.let_go();
         self.parcels.close();
         self.beyond.let_go();
+        self.queue.end();
+        self.leave_rings();
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::epoch::Epoch;
 use crate::error::{PostError, Untransferable};
-use crate::lane::{Incoming, Outgoing};
+use crate::lane::{Incoming, NotHere, Outgoing};
 use crate::line::Line;
 use crate::record::{MAX_PORTS, OUTSIDE, OUTSIDE_LEN, Outside};
 use crate::ring::{Content, Reservation};
@@ -25,6 +25,7 @@ use crate::ticket::{Place, Standing, Ticket, TicketLanes, TicketTrust};
 use super::endpoint::Endpoint;
 use super::large::Finished;
 use super::post::{Patience, Sender};
+use super::receive::Receiver;
 use super::transfer_list::{TransferError, TransferList, Transferable};
 use super::{MessagePort, Trust};
 
@@ -223,6 +224,29 @@ impl<'p> Leaving<'p> {
         if let Self::Port(departing) = self {
             departing.gone();
         }
+    }
+}
+
+impl Receiver {
+    /// Prepares the port for its next holder: all that was received is let go. Lanes' ends that still lie
+    /// on the line travel with the line. Fails if a forgotten message has its ports on a lane that cannot
+    /// be taken up.
+    fn settle(&self) -> Result<(), Errno> {
+        self.queue().release_all();
+        self.leave_rings();
+        if self.parcels().is_behind() {
+            // What was never sent, whoever adopts the port finds out.
+            if let Err(NotHere::Refused(errno)) = self.parcels().let_all_go(&|| self.find_lanes()) {
+                return Err(errno);
+            }
+            self.tell_of_lanes();
+        }
+        if let Some(line) = self.hold().line() {
+            self.take_up_lanes(&line);
+        }
+        self.give_back();
+        self.account_for(self.beyond().forgotten(self.queue()));
+        Ok(())
     }
 }
 

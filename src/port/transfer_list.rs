@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use super::MessagePort;
+use crate::Buffer;
+use crate::SealedBuffer;
 use crate::error::PostError;
-use crate::{Buffer, SealedBuffer};
 
 /// Something that a message can carry to whoever receives it.
 #[non_exhaustive]
