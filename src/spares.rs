@@ -6,11 +6,11 @@
 //! still has an old descriptor can take up an end of the new channel, because the generation goes on
 //! ([`crate::epoch`]).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::epoch::{self, Epoch};
 use crate::fork::Mark;
-use crate::layout::{Shape, Side};
+use crate::layout::{DEFAULT_CAPACITY, Shape, Side};
 use crate::ring::Memory;
 use crate::segment::{Region, Segment};
 use crate::sync::Ordering;
@@ -22,8 +22,15 @@ const MAX_SPARES: usize = 4;
 /// The marks are of the process that has kept them: a forked child has copies, which are its parent's.
 static SPARES: Mutex<Vec<(Mark, Arc<Segment>)>> = Mutex::new(Vec::new());
 
-fn spares() -> MutexGuard<'static, Vec<(Mark, Arc<Segment>)>> {
-    SPARES.lock().unwrap_or_else(PoisonError::into_inner)
+type Spares = MutexGuard<'static, Vec<(Mark, Arc<Segment>)>>;
+
+/// Never waits: in a forked child somebody may hold the lock who is not there.
+fn spares() -> Option<Spares> {
+    match SPARES.try_lock() {
+        Ok(spares) => Some(spares),
+        Err(TryLockError::Poisoned(spares)) => Some(spares.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// Lets go of the memory that this process keeps for fresh channels: that of at most four channels that have
@@ -37,7 +44,7 @@ fn spares() -> MutexGuard<'static, Vec<(Mark, Arc<Segment>)>> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn trim() {
-    let gone = std::mem::take(&mut *spares());
+    let gone = std::mem::take(&mut *SPARES.lock().unwrap_or_else(PoisonError::into_inner));
     // Not under the lock: to unmap takes a while.
     drop(gone);
 }
@@ -46,24 +53,21 @@ pub fn trim() {
 pub(crate) fn done(segment: &Arc<Segment>, side: Side) {
     let bit = 1 << side.to_wire();
     let [first, second] = segment.shape().capacity;
-    let is_usual = first.max(second) <= MAX_CAPACITY;
+    // Larger rings would keep too much memory.
+    let is_usual = first.max(second) <= DEFAULT_CAPACITY;
     if !epoch::is_done(&segment.header().done.sides, bit) || !is_usual {
         return;
     }
-    if let Ok(mark) = Mark::here() {
-        let mut spares = spares();
-        if spares.len() < MAX_SPARES {
-            spares.push((mark, Arc::clone(segment)));
-        }
+    if let (Ok(mark), Some(mut spares)) = (Mark::here(), spares())
+        && spares.len() < MAX_SPARES
+    {
+        spares.push((mark, Arc::clone(segment)));
     }
 }
 
-/// Larger rings would keep too much memory.
-const MAX_CAPACITY: u64 = crate::layout::DEFAULT_CAPACITY;
-
 /// A segment of this shape, as good as new, and the epoch of its ends.
 pub(crate) fn take(shape: Shape) -> Option<(Arc<Segment>, Epoch)> {
-    let mut spares = spares();
+    let mut spares = spares()?;
     spares.retain(|(mark, _)| mark.is_original());
     let place = spares.iter().rposition(|(_, segment)| segment.shape() == shape)?;
     let (_, segment) = spares.swap_remove(place);

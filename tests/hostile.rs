@@ -28,16 +28,22 @@ use zeroport::{CloseReason, MessageChannel, MessagePort, PeerState, PostError, R
 
 const CAPACITY: u64 = 4096;
 const SMALL: Setup = Setup::new().capacity(CAPACITY);
+/// A queue that does not grow.
+const FIXED: Setup = SMALL.limit(0);
 const MESSAGE: u64 = 1 << 32;
 const FILLER: u64 = 2 << 32;
+const LINK: u64 = 3 << 32;
 
 /// Words of the hostile side (0) and of its victim (1).
 const HOSTILE_EPOCH: u64 = 0x80;
 const HOSTILE_WAKES: u64 = 0x88;
 const VICTIM_EPOCH: u64 = 0x100;
 const VICTIM_WAKES: u64 = 0x108;
-/// Up to where the hostile side has given back the room of what the victim posted.
+/// Up to where the hostile side has given back the room of what the victim posted; bytes outside the ring
+/// that it has let go; and lanes that it has come to.
 const HOSTILE_RELEASED: u64 = 0x200;
+const HOSTILE_LET_GO: u64 = 0x208;
+const HOSTILE_LANES: u64 = 0x210;
 /// Where the ring begins that the victim reads.
 const RING: u64 = 0x1000;
 
@@ -53,6 +59,8 @@ struct Channel {
 
 impl Channel {
     fn open(setup: Setup) -> Self {
+        // A segment of an earlier channel would not be a new descriptor.
+        zeroport::trim();
         let before = descriptors("");
         let MessageChannel { port1: hostile, port2: victim } = setup.open();
         let memfds: Vec<_> = descriptors("zeroport").difference(&before).copied().collect();
@@ -135,11 +143,19 @@ alone!(a_broken_head_closes_the_channel, || {
         let max = CAPACITY / 2 - 32;
         let broken = [
             5,
-            3 << 32,
+            LINK,
+            LINK | 1,
+            LINK | 1 << 40,
+            LINK | 4 << 40,
+            LINK | 1 << 48,
+            4 << 32,
             0xff << 32,
             MESSAGE | (max + 1),
             MESSAGE | 0xffff_ffff,
             MESSAGE | 1 << 40,
+            MESSAGE | 1 << 40 | 15,
+            MESSAGE | 4 << 40,
+            MESSAGE | 0x80 << 40,
             MESSAGE | 1025 << 48,
             MESSAGE | 1 << 63,
             FILLER,
@@ -283,7 +299,7 @@ alone!(a_broken_released_position_closes_the_channel, || {
         for post in POST {
             // Ahead of all that was posted, crooked, behind what was given back before.
             for released in [u64::MAX, 1 << 40, 2 * CAPACITY, 8, CAPACITY / 2 + 1, 0, 16] {
-                let channel = Channel::open(SMALL);
+                let channel = Channel::open(FIXED);
                 fill(&channel.victim);
                 assert_eq!(channel.hostile.drain().count(), 63);
                 fill(&channel.victim);
@@ -300,21 +316,70 @@ fn fill(port: &MessagePort) {
     assert!(matches!(port.try_post_bytes(&[1; 48]), Err(PostError::Full { len: 48 })));
 }
 
+// S-124: bytes let go that were never sent, or fewer than before.
+alone!(a_broken_account_closes_the_channel, || {
+    const GROWING: Setup = SMALL.limit(64 << 10);
+    const POST: [Post; 4] = [
+        |port| port.try_post_bytes(&[1; 48]),
+        |port| port.post_bytes(&[1; 48]),
+        |port| port.post_bytes(&[1; 5000]),
+        |port| port.reserve(48).map(drop),
+    ];
+    with_watchdog(|| {
+        for post in POST {
+            for let_go in [u64::MAX, 1 << 40, 1 << 20, 0] {
+                let channel = Channel::open(GROWING);
+                // The reader lets all go but the last ring, and then the poster asks once.
+                fill(&channel.victim);
+                assert!(channel.hostile.drain().count() > 4096 / 64);
+                fill(&channel.victim);
+                channel.write(HOSTILE_LET_GO, let_go);
+                expect_post_closed(post(&channel.victim), CloseReason::Violated);
+                channel.expect_violated();
+            }
+        }
+    });
+});
+
+// Lanes that the reader has not come to are the poster's own business: a number that lies closes nothing.
+alone!(a_broken_count_of_lanes_holds_nobody, || {
+    with_watchdog(|| {
+        for lanes in [1, 16, 17, u64::from(u32::MAX), u64::MAX] {
+            let channel = Channel::open(SMALL);
+            channel.write(HOSTILE_LANES, lanes);
+            for _ in 0..3 {
+                let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+                channel.victim.try_post_bytes_with(b"a port", port1).unwrap();
+                let message = channel.hostile.recv().unwrap();
+                let [port1] = message.take_ports().unwrap();
+                port1.post_bytes(b"here").unwrap();
+                assert_eq!(port2.recv().unwrap().bytes(), b"here");
+            }
+            assert_eq!(channel.victim.peer_state(), PeerState::Open);
+        }
+    });
+});
+
 alone!(a_waiting_poster_finds_out, || {
     with_watchdog(|| {
         for strategy in [Spin, Adaptive, Sleep] {
-            let channel = Channel::open(SMALL.strategy(strategy));
-            fill(&channel.victim);
-            let Channel { victim, hostile, segment, line, .. } = channel;
-            let poster = in_thread("the victim", move || {
-                expect_post_closed(victim.post_bytes(&[1; 48]), CloseReason::Violated);
-                expect_end(&victim, CloseReason::Violated);
-            });
-            segment.write_all_at(&7u64.to_le_bytes(), HOSTILE_RELEASED).unwrap();
-            // It may have seen it, and have hung up, already.
-            let _ = send(&line, &[0], SendFlags::NOSIGNAL);
-            poster.join(Instant::now() + Duration::from_secs(60));
-            expect_some_end(&hostile);
+            let at_the_limit = SMALL.limit(64 << 10);
+            for (setup, place, word) in
+                [(FIXED, HOSTILE_RELEASED, 7u64), (at_the_limit, HOSTILE_LET_GO, u64::MAX)]
+            {
+                let channel = Channel::open(setup.strategy(strategy));
+                fill(&channel.victim);
+                let Channel { victim, hostile, segment, line, .. } = channel;
+                let poster = in_thread("the victim", move || {
+                    expect_post_closed(victim.post_bytes(&[1; 48]), CloseReason::Violated);
+                    expect_end(&victim, CloseReason::Violated);
+                });
+                segment.write_all_at(&word.to_le_bytes(), place).unwrap();
+                // It may have seen it, and have hung up, already.
+                let _ = send(&line, &[0], SendFlags::NOSIGNAL);
+                poster.join(Instant::now() + Duration::from_secs(60));
+                expect_some_end(&hostile);
+            }
         }
     });
 });
@@ -519,18 +584,21 @@ alone!(the_memory_cannot_be_taken_away, || {
 // same, and the port can be closed.
 alone!(a_ring_without_end_does_not_hold_who_drains_it, || {
     with_watchdog(|| {
-        let channel = Channel::open(SMALL.untrusted());
-        for place in (0..CAPACITY).step_by(64) {
-            channel.write(RING + place, MESSAGE | 48);
+        // As many as a queue can hold.
+        for limit in [0, 1 << 20] {
+            let channel = Channel::open(SMALL.limit(limit).untrusted());
+            for place in (0..CAPACITY).step_by(64) {
+                channel.write(RING + place, MESSAGE | 48);
+            }
+            for _ in 0..10 {
+                assert_eq!(channel.victim.drain().count() as u64, (CAPACITY + limit) / 64);
+            }
+            let Channel { victim, hostile, .. } = channel;
+            drop(hostile);
+            assert_eq!(victim.peer_state(), PeerState::Closed(CloseReason::Closed));
+            victim.closer().close();
+            expect_end(&victim, CloseReason::Closed);
         }
-        for _ in 0..10 {
-            assert_eq!(channel.victim.drain().count() as u64, CAPACITY / 64);
-        }
-        let Channel { victim, hostile, .. } = channel;
-        drop(hostile);
-        assert_eq!(victim.peer_state(), PeerState::Closed(CloseReason::Closed));
-        victim.closer().close();
-        expect_end(&victim, CloseReason::Closed);
     });
 });
 
@@ -604,9 +672,17 @@ impl Random {
 
     /// Mostly a word that matters.
     fn place(&mut self) -> u64 {
-        let words = [HOSTILE_EPOCH, HOSTILE_WAKES, VICTIM_EPOCH, VICTIM_WAKES, HOSTILE_RELEASED];
+        let words = [
+            HOSTILE_EPOCH,
+            HOSTILE_WAKES,
+            VICTIM_EPOCH,
+            VICTIM_WAKES,
+            HOSTILE_RELEASED,
+            HOSTILE_LET_GO,
+            HOSTILE_LANES,
+        ];
         match self.next() % 16 {
-            0..6 => words[(self.next() % 5) as usize],
+            0..6 => words[(self.next() % 7) as usize],
             6..12 => RING + self.next() % 8 * 16,
             _ => self.next() % (RING + 2 * CAPACITY - 8),
         }
@@ -614,9 +690,14 @@ impl Random {
 
     /// Mostly a word that nearly makes sense.
     fn word(&mut self) -> u64 {
-        match self.next() % 8 {
+        match self.next() % 10 {
             0 => 0,
             1 | 2 => MESSAGE | (self.next() % 600),
+            // With memory outside the ring, with ports, or both; and links.
+            8 => {
+                (MESSAGE | (self.next() % 600)) | (self.next() % 4) << 40 | (self.next() % 3) << 48
+            }
+            9 => LINK | (self.next() % 4) << 40,
             3 => FILLER,
             4 => (self.next() % CAPACITY) & !15,
             5 => self.next() % 40,

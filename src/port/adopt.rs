@@ -99,7 +99,8 @@ impl Message<'_> {
         }
         match self.receiver().take_from(parcel, false) {
             Ok(Some(Arrival::Buffer(arrival))) => {
-                open(arrival).map(Some).map_err(|error| self.not_here(error))
+                let is_trusted = self.receiver().hold().endpoint.trust() == Trust::Trusted;
+                open(arrival, is_trusted).map(Some).map_err(|error| self.not_here(error))
             }
             Ok(_) => Ok(None),
             Err(error) => Err(self.not_here(error)),
@@ -207,10 +208,10 @@ impl Message<'_> {
 }
 
 /// Makes a buffer of what arrived.
-fn open(arrival: BufferArrival) -> Result<SealedBuffer, NotHere> {
+fn open(arrival: BufferArrival, is_trusted: bool) -> Result<SealedBuffer, NotHere> {
     let BufferArrival { memfd, len } = arrival;
     let memfd = memfd.into_owned().ok_or(NotHere::Broken)?;
-    match View::new(memfd.as_fd(), len) {
+    match View::new(memfd.as_fd(), len, is_trusted) {
         Ok(view) => Ok(SealedBuffer::from_sealed(view.held_by(memfd))),
         Err(NotSealed::Broken) => Err(NotHere::Broken),
         Err(NotSealed::Os(errno)) => Err(NotHere::Refused(errno)),

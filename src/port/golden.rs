@@ -4,6 +4,8 @@
 //! `tests/golden/v<VERSION>.hex` is written by `ZEROPORT_WRITE_GOLDEN=1 cargo test --lib golden`, once
 //! for each version; `ci/format` sees to it that it stays as it is.
 
+#![allow(unsafe_code)]
+
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -12,8 +14,10 @@ use std::path::Path;
 use bytemuck::{Pod, Zeroable};
 
 use super::{ChannelOptions, MessageChannel, MessagePort, PortDescriptors, Trust};
+use crate::Buffer;
 use crate::layout::{Identity, VERSION};
 use crate::tag::{Tagged, tag_of_name};
+use crate::ticket::Ticket;
 
 const CAPACITY: u64 = 4096;
 
@@ -43,8 +47,7 @@ impl Tagged for Point {
 /// Every way to post; the way back goes over the end of a lap; some are read, some not; one side closes.
 /// Padding falls on fresh memory: what stands in it is no part of the format.
 fn conversation() -> MessagePort {
-    let options = ChannelOptions::new().capacity(CAPACITY);
-    let MessageChannel { port1, port2 } = options.open().unwrap();
+    let MessageChannel { port1, port2 } = options().open().unwrap();
     let receive = |port: &MessagePort, count| {
         (0..count).for_each(|_| drop(port.try_recv().unwrap()));
     };
@@ -76,10 +79,47 @@ fn conversation() -> MessagePort {
     receive(&port1, 1);
     port2.try_post_bytes(&[0x33; 1200]).unwrap();
     // Two ports of one channel; both are let go unread.
-    let MessageChannel { port1: port3, port2: port4 } = options.open().unwrap();
+    let MessageChannel { port1: port3, port2: port4 } = options().open().unwrap();
     port2.try_post_bytes_with(b"ports", [port3, port4]).unwrap();
     port1.close();
     port2
+}
+
+/// No other channel has these, so the memory is fresh: what was there before is no part of the format.
+fn options() -> ChannelOptions {
+    ChannelOptions::new().capacity(CAPACITY).limits(3 << 20, 5 << 20)
+}
+
+/// What lies outside the first ring: a large payload, a buffer, and the ring by which a queue has grown; and
+/// the ticket of a port that stands there.
+fn beyond() -> String {
+    let MessageChannel { port1, port2 } = options().limits(7 << 20, 0).open().unwrap();
+    port1.try_post_bytes(&[0x44; 5000]).unwrap();
+    port1
+        .try_post_bytes_with(b"a buffer", Buffer::from_slice(b"sixteen bytes...").unwrap())
+        .unwrap();
+    while port1.halves().0.queue().grown().is_none() {
+        port1.try_post_bytes(&[0x55; 1000]).unwrap();
+    }
+    port1.try_post_pod(&7u32).unwrap();
+    let (first, (grown, _)) =
+        (segment_of(&port1, 4096 + 2 * CAPACITY), port1.halves().0.queue().grown().unwrap());
+    let mut ring = vec![0; 4096 + 2 * CAPACITY as usize];
+    assert_eq!(rustix::io::pread(grown.segment().memfd(), &mut ring, 0), Ok(ring.len()));
+    // As far as it is before the reader has come so far, and then as it has.
+    while port2.try_recv().is_ok_and(|message| message.bytes() != 7u32.to_le_bytes()) {}
+    // SAFETY: nobody but this test gets them.
+    let [poster, reader] =
+        [port1, port2].map(|port| unsafe { port.into_descriptors_trusted() }.unwrap());
+    let tickets = [Ticket::payload(5000), Ticket::buffer(16), Ticket::ring(8192)];
+    format!(
+        "first ring with a link\n{}grown ring\n{}tickets\n{}{}{}",
+        dump(&first),
+        dump(&ring),
+        dump(bytemuck::cast_slice(&tickets)),
+        dump(&poster.ticket),
+        dump(&reader.ticket),
+    )
 }
 
 /// What travels with a port that has been posted to, read from, and given ports in both directions.
@@ -96,9 +136,12 @@ fn ticket() -> PortDescriptors {
 
 /// All bytes of a channel's segment.
 fn segment(port: MessagePort) -> Vec<u8> {
-    let (sender, _receiver) = port.split();
-    let mut bytes = vec![0; Identity::segment_len([CAPACITY; 2]) as usize];
-    let memfd = sender.hold().endpoint.segment().memfd();
+    segment_of(&port, Identity::segment_len([CAPACITY; 2]))
+}
+
+fn segment_of(port: &MessagePort, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len as usize];
+    let memfd = port.endpoint().segment().memfd();
     assert_eq!(rustix::io::pread(memfd, &mut bytes, 0), Ok(bytes.len()));
     bytes
 }
@@ -135,7 +178,8 @@ fn dump(bytes: &[u8]) -> String {
 fn golden_bytes() {
     let parts = ticket();
     assert_eq!(parts.descriptors.len(), 4, "segment, line, both lanes");
-    let found = format!("{}ticket\n{}", dump(&segment(conversation())), dump(&parts.ticket));
+    let conversation = dump(&segment(conversation()));
+    let found = format!("{conversation}ticket\n{}{}", dump(&parts.ticket), beyond());
     let path = format!("{}/tests/golden/v{VERSION}.hex", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("ZEROPORT_WRITE_GOLDEN").is_some() {
         fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();

@@ -20,8 +20,8 @@ use super::post::{MAX_PAYLOAD, Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
 
 /// What a sender keeps warm, in bytes and in number.
-const MAX_WARM: u64 = 32 << 20;
-const MAX_BLOCKS: usize = 16;
+pub(super) const MAX_WARM: u64 = 32 << 20;
+pub(super) const MAX_BLOCKS: usize = 16;
 /// Blocks are used in turn as long as all of them have so many bytes together. The lines that the poster has
 /// written last are still its own, and cost the reader more than those that have left its caches (1 MiB one
 /// way: 39 µs in turn, 125 µs in one block). With more bytes they would leave the shared cache too.
@@ -110,15 +110,14 @@ impl Store {
     /// Whether there are as many blocks for this length as are used in turn.
     fn is_enough(&self, len: u64) -> bool {
         let blocks = self.blocks.borrow();
-        let fitting = blocks.iter().filter(|block| block.capacity() >= len).count();
+        let fitting = blocks.iter().filter(|block| fits(block, len)).count();
         (fitting as u64 + 1) * len > IN_TURN.max(2 * len) || fitting >= MAX_BLOCKS
     }
 
     /// A block that the reader has let go.
     fn claim(&self, len: u64) -> Option<warm::Block> {
         let mut blocks = self.blocks.borrow_mut();
-        let fits = |block: &warm::Block| block.capacity() >= len;
-        let is_free = |block: &warm::Block| fits(block) && block.claim();
+        let is_free = |block: &warm::Block| fits(block, len) && block.claim();
         let place = if 2 * len <= IN_TURN {
             blocks.iter().position(is_free)
         } else {
@@ -249,6 +248,11 @@ impl Sender {
             self.store().keep(block);
         }
     }
+}
+
+/// Whether a block is for payloads of this length: much larger ones are kept for larger payloads.
+fn fits(block: &warm::Block, len: u64) -> bool {
+    block.capacity() >= len && block.capacity() / 4 <= len
 }
 
 fn os(error: Errno) -> PostError {

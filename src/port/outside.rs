@@ -20,6 +20,7 @@ use crate::steps::{Step, reach};
 use crate::warm::{self, Reading};
 
 use super::Trust;
+use super::large::{MAX_BLOCKS, MAX_WARM};
 use super::message::{Aside, Where};
 use super::parcels::List;
 use super::post::MAX_PAYLOAD;
@@ -30,8 +31,6 @@ const COOL_AFTER: Duration = Duration::from_millis(100);
 /// Memory of a grown ring that was read goes back to the kernel in such pieces.
 const PIECE: u64 = 256 << 10;
 const PAGE: u64 = 4096;
-/// Blocks that are kept mapped.
-const MAX_READINGS: usize = 16;
 
 /// What a receiver keeps of what lies outside the first ring.
 #[derive(Debug)]
@@ -293,7 +292,8 @@ impl Receiver {
         len: usize,
     ) -> Result<(), NotHere> {
         if !self.hold().endpoint.segment().shape().reuse {
-            let view = View::new(memfd.as_fd(), len as u64).map_err(not_sealed)?;
+            let is_trusted = self.hold().endpoint.trust() == Trust::Trusted;
+            let view = View::new(memfd.as_fd(), len as u64, is_trusted).map_err(not_sealed)?;
             aside.set_place(Where::Large(Payload::Sealed(view.held_by(memfd))));
             return Ok(());
         }
@@ -319,10 +319,12 @@ impl Receiver {
         }
         let mapped = Reading::map(memfd.as_fd(), len as u64).map_err(NotHere::Refused)?;
         let reading = Arc::new(mapped.ok_or(NotHere::Broken)?);
-        if readings.len() >= MAX_READINGS {
+        readings.push(Arc::clone(&reading));
+        // What the poster does not keep, nor need we.
+        let bytes = |all: &[Arc<Reading>]| all.iter().map(|one| one.capacity()).sum::<u64>();
+        while readings.len() > MAX_BLOCKS || bytes(&readings) > MAX_WARM {
             readings.remove(0);
         }
-        readings.push(Arc::clone(&reading));
         Ok(reading)
     }
 

@@ -334,6 +334,8 @@ impl Receiver {
             ring if self.is_original() => {
                 self.queue.release(ring, record.from, record.to);
                 self.leave_rings();
+                // A poster at its limit waits until it can go back to the first ring.
+                self.notify_of_room();
             }
             _ => {}
         }

@@ -8,11 +8,17 @@
 //! | `large` | a stream of large messages, written whole and read whole, beside bare `memcpy` |
 //! | `one_way` | from before a large message is written until it has been read |
 //! | `untrusted` | a stream between ends that do not trust each other, beside one that does |
+//! | `growing` | a stream in a queue that may grow, beside one that may not |
+//! | `fresh` | a channel that is made, carries a message each way, and is dropped |
+//! | `forward` | a buffer that goes through three processes and comes back, by its size |
 //!
 //! `--quick` repeats less often, `--json` prints one object a line.
 
 mod contest;
 mod far;
+mod forward;
+mod fresh;
+mod growing;
 mod iceoryx;
 mod ipc;
 mod large;
@@ -34,11 +40,14 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 type Case = (&'static str, fn(&Plan) -> Result<()>);
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 7] = [
     ("setup", setup::run),
     ("large", large::run),
     ("one_way", one_way::run),
     ("untrusted", untrusted::run),
+    ("growing", growing::run),
+    ("fresh", fresh::run),
+    ("forward", forward::run),
 ];
 
 fn main() -> Result<ExitCode> {
@@ -61,6 +70,7 @@ fn main() -> Result<ExitCode> {
 fn run_far_ends() -> Result<()> {
     support::ports::run_far_end();
     ipc::run_far_end();
+    forward::run_far_end()?;
     far::run_far_end()
 }
 
