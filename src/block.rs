@@ -277,6 +277,11 @@ impl View {
     }
 }
 
+/// Whether this is a memfd that nobody can write.
+pub(crate) fn is_write_sealed(memfd: BorrowedFd<'_>) -> bool {
+    fcntl_get_seals(memfd).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
+}
+
 /// Whether this is a memfd of that length which can never change.
 fn verify(memfd: BorrowedFd<'_>, file_len: u64) -> Result<(), NotSealed> {
     // Only memfds have these seals; so nothing below asks a file system of somebody else's.

@@ -39,13 +39,27 @@ use zeroport::{
 const CAPACITY: u64 = 64 << 10;
 const RING: u64 = 0x1000;
 const MESSAGE: u64 = 1 << 32;
+/// What belongs to the record came first on a further lane.
+const NEXT_LANE: u64 = 2 << 40;
 /// Set while the hostile side sleeps.
 const HOSTILE_MESSAGE_WAKE: u64 = 0x88;
 const ASLEEP: u32 = 2;
 const LANE_END: &[u8] = b"zp-lane\0";
 const TICKET_LEN: usize = 80;
+/// Where a ticket says what.
+const SIDE: usize = 4;
+const FLAGS: usize = 5;
+const LANES: usize = 6;
+const EPOCH: usize = 16;
+const NEXT: usize = 24;
+const READ: usize = 40;
+const SENT: usize = 56;
+const RECEIVED: usize = 64;
+const LENGTH: usize = 72;
 const MAX_FDS: usize = 253;
 const MAX_PORTS: u16 = 1024;
+/// Lanes that may wait for a reader.
+const MAX_LANES: usize = 16;
 const QUIET: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// The other side of a victim's port, played by hand.
@@ -56,6 +70,8 @@ struct Hostile {
     at: u64,
     /// The end of the lane into which it sends.
     lane: Option<OwnedFd>,
+    /// Whether no record has said so far that it is the first of that lane.
+    is_fresh: bool,
 }
 
 /// A port that was let go, as its ticket and descriptors, and its other end.
@@ -71,7 +87,7 @@ fn open_channel(setup: Setup) -> (MessagePort, Hostile) {
     // SAFETY: nobody reads a message in place while it is written to.
     let parts = unsafe { port1.into_descriptors_trusted() }.expect("a port that can be let go");
     let [segment, line] = <[OwnedFd; 2]>::try_from(parts.descriptors).expect("two descriptors");
-    (victim, Hostile { segment: segment.into(), line, at: 0, lane: None })
+    (victim, Hostile { segment: segment.into(), line, at: 0, lane: None, is_fresh: false })
 }
 
 fn stranger() -> (MessagePort, Hostile) {
@@ -79,11 +95,16 @@ fn stranger() -> (MessagePort, Hostile) {
 }
 
 impl Hostile {
-    /// Gives the victim the reader's end of a lane.
+    /// Gives the victim the reader's end of a lane: the first, or a further one.
     fn open_lane(&mut self) {
         let [ours, theirs] = pair();
         send(&self.line, LANE_END, &[theirs.as_fd()]);
-        self.lane = Some(ours);
+        self.use_lane(ours);
+    }
+
+    /// Sends on this lane from now on.
+    fn use_lane(&mut self, ours: OwnedFd) {
+        (self.lane, self.is_fresh) = (Some(ours), true);
     }
 
     /// Puts a packet on the lane.
@@ -91,12 +112,19 @@ impl Hostile {
         send(self.lane.as_ref().expect("a lane"), bytes, fds);
     }
 
-    /// Publishes a record of 16 bytes that claims so many ports, and rings.
+    /// Publishes a record of 16 bytes that claims so many ports, and rings. The first one that has ports
+    /// says that they are on the next lane.
     fn publish(&mut self, ports: u16) {
+        let is_next = ports > 0 && std::mem::take(&mut self.is_fresh);
+        self.publish_with(ports, if is_next { NEXT_LANE } else { 0 });
+    }
+
+    /// As above, with these flags.
+    fn publish_with(&mut self, ports: u16, flags: u64) {
         let place = RING + self.at % CAPACITY;
         self.segment.write_all_at(&[7; 16], place + 16).unwrap();
         self.segment.write_all_at(&[0; 8], RING + (self.at + 32) % CAPACITY).unwrap();
-        let head = MESSAGE | u64::from(ports) << 48 | 16;
+        let head = MESSAGE | flags | u64::from(ports) << 48 | 16;
         self.segment.write_all_at(&head.to_le_bytes(), place).unwrap();
         self.at += 32;
         // A line that was hung up is as good.
@@ -106,7 +134,11 @@ impl Hostile {
 
 impl Goods {
     fn new() -> Self {
-        let MessageChannel { port1: other, port2 } = MessageChannel::untrusted().unwrap();
+        Self::of(Setup::new())
+    }
+
+    fn of(setup: Setup) -> Self {
+        let MessageChannel { port1: other, port2 } = setup.untrusted().open();
         other.post_bytes(b"waits").unwrap();
         let parts = port2.into_descriptors().unwrap();
         Self { other, ticket: parts.ticket, fds: parts.descriptors }
@@ -229,12 +261,26 @@ fn receive(victim: &MessagePort, ports: usize) -> Message<'_> {
 
 alone!(a_claim_of_ports_without_a_lane_ends_the_channel_also_where_nobody_takes_them, || {
     with_watchdog(|| {
-        case("without a lane, dropped", || {
+        for flags in [0, NEXT_LANE] {
+            case("without a lane, dropped", || {
+                let (victim, mut hostile) = stranger();
+                hostile.publish_with(1, flags);
+                hostile.publish(0);
+                drop(receive(&victim, 1));
+                expect_violated(&victim);
+            });
+        }
+        case("one lane less than is claimed, dropped", || {
             let (victim, mut hostile) = stranger();
+            hostile.open_lane();
+            let goods = Goods::new();
+            hostile.pack(&goods.ticket, &goods.fds());
             hostile.publish(1);
-            hostile.publish(0);
+            hostile.publish_with(1, NEXT_LANE);
+            drop(receive(&victim, 1));
             drop(receive(&victim, 1));
             expect_violated(&victim);
+            goods.expect_lost();
         });
     });
 });
@@ -276,10 +322,16 @@ alone!(by_the_rules_it_works, || {
     });
 });
 
-fn envelope() -> [u8; TICKET_LEN] {
+/// A ticket of which only kind and length say anything.
+fn bare(kind: u8, len: u64) -> [u8; TICKET_LEN] {
     let mut ticket = [0; TICKET_LEN];
-    ticket[0] = 2;
+    ticket[0] = kind;
+    ticket[LENGTH..].copy_from_slice(&len.to_le_bytes());
     ticket
+}
+
+fn envelope() -> [u8; TICKET_LEN] {
+    bare(2, 0)
 }
 
 // S-124: a record and its packet belong together.
@@ -287,11 +339,13 @@ alone!(a_record_without_a_packet_closes_the_channel, || {
     with_watchdog(|| {
         expect_refusal("no packet at all", 1, |_| {});
         for ports in [1, 2, 1024, 1025, u16::MAX] {
-            case("no lane at all", || {
-                let (victim, mut hostile) = stranger();
-                hostile.publish(ports);
-                expect_untakeable(&victim, ports);
-            });
+            for flags in [0, NEXT_LANE] {
+                case("no lane at all", || {
+                    let (victim, mut hostile) = stranger();
+                    hostile.publish_with(ports, flags);
+                    expect_untakeable(&victim, ports);
+                });
+            }
         }
         case("the second message's", || {
             let (victim, mut hostile) = stranger();
@@ -308,6 +362,27 @@ alone!(a_record_without_a_packet_closes_the_channel, || {
             let [port] = first.take_ports().unwrap();
             expect_alive(&port, &goods[0].other);
             expect_violated(&victim);
+        });
+        case("a lane that no record has come to", || {
+            let (victim, mut hostile) = stranger();
+            hostile.open_lane();
+            let goods = Goods::new();
+            hostile.pack(&goods.ticket, &goods.fds());
+            hostile.publish_with(1, 0);
+            expect_untakeable(&victim, 1);
+        });
+        case("on the lane before", || {
+            let (victim, mut hostile) = stranger();
+            hostile.open_lane();
+            let goods = [Goods::new(), Goods::new()];
+            for goods in &goods {
+                hostile.pack(&goods.ticket, &goods.fds());
+            }
+            hostile.publish(1);
+            expect_alive(&receive(&victim, 1).take_port().unwrap().unwrap(), &goods[0].other);
+            hostile.open_lane();
+            hostile.publish(1);
+            expect_untakeable(&victim, 1);
         });
         case("after the lane was shut", || {
             for how in [Shutdown::Read, Shutdown::Write, Shutdown::Both] {
@@ -358,27 +433,36 @@ alone!(a_wrong_number_closes_the_channel, || {
         expect_refusal("one descriptor more", 3, |lane| lane.pack(&tickets, &more));
         let all = vec![fds[0]; MAX_FDS];
         expect_refusal("all that fit", 3, |lane| lane.pack(&tickets, &all));
-        for len in [0, 1, 31, 33, 63, 95] {
+        for len in [0, 1, 79, 81, 159, 161, 239] {
             expect_refusal("not whole tickets", 3, |lane| lane.pack(&tickets[..len], &fds));
         }
-        for len in [0, 1, 31, 33] {
+        for len in [0, 1, 79, 81] {
             let one = &fds[..2];
-            expect_refusal("not one ticket", 1, |lane| lane.pack(&[1; 40][..len], one));
+            expect_refusal("not one ticket", 1, |lane| lane.pack(&[1; 100][..len], one));
         }
-        let long = vec![1; 127 * TICKET_LEN];
-        expect_refusal("too long a packet", 127, |lane| lane.pack(&long, &all));
-        let flags = |flags: u8| {
+        let long = [goods[0].ticket; MAX_FDS + 1].concat();
+        expect_refusal("too long a packet", 254, |lane| lane.pack(&long, &all));
+        let says = |flags: u8, lanes: u8| {
             let mut ticket = goods[0].ticket;
-            ticket[5] = flags;
+            (ticket[FLAGS], ticket[LANES]) = (flags, lanes);
             ticket
         };
-        for wrong in [1, 2, 3] {
+        for (flags, lanes) in [(0, 1), (1, 1), (2, 0), (2 | 64, 0), (3, 1), (0, 16), (1, 17)] {
             expect_refusal("lanes that did not come", 1, |lane| {
-                lane.pack(&flags(wrong), &goods[0].fds());
+                lane.pack(&says(flags, lanes), &goods[0].fds());
+            });
+        }
+        for flags in [16, 32, 16 | 32] {
+            expect_refusal("rings that did not come", 1, |lane| {
+                lane.pack(&says(flags, 0), &goods[0].fds());
             });
         }
         expect_refusal("lanes that came unannounced", 1, |lane| {
-            lane.pack(&flags(0), &goods[1].fds());
+            lane.pack(&says(0, 0), &goods[1].fds());
+        });
+        expect_refusal("more lanes than may wait", 1, |lane| {
+            let fds = [&goods[0].fds()[..], &vec![goods[1].fds()[2]; MAX_LANES + 2]].concat();
+            lane.pack(&says(1, MAX_LANES as u8 + 2), &fds);
         });
     });
 });
@@ -386,16 +470,25 @@ alone!(a_wrong_number_closes_the_channel, || {
 // S-124: what is no ticket. S-088: what is a ticket, but of no port; the others can be taken.
 alone!(a_wrong_ticket_is_refused, || {
     with_watchdog(|| {
-        let broken: [(usize, &[u8]); 12] = [
+        let broken: [(usize, &[u8]); 20] = [
             (0, &[0]),
+            // Buffers, payloads and rings have no more than a length.
             (0, &[3]),
+            (0, &[4]),
+            (0, &[5]),
+            (0, &[6]),
             (0, &[1, 1]),
             (0, &[0xff; 4]),
-            (5, &[4 | 16]),
-            (5, &[0xf0]),
-            (5, &[0xff]),
-            (6, &[1]),
+            (FLAGS, &[1]),
+            (FLAGS, &[4 | 16]),
+            (FLAGS, &[4 | 64]),
+            (FLAGS, &[0x80]),
+            (FLAGS, &[0xff]),
+            (LANES, &[1]),
+            (LANES, &[0xff]),
             (7, &[0x80]),
+            (12, &[1]),
+            (LENGTH, &[1]),
             (0, &[0; TICKET_LEN]),
             (0, &[0xff; TICKET_LEN]),
             // An envelope, but not alone.
@@ -406,23 +499,42 @@ alone!(a_wrong_ticket_is_refused, || {
             let (tickets, fds) = parcel(&goods);
             expect_refusal("no ticket", 2, |lane| lane.pack(&tickets, &fds));
         }
-        let no_port: [(usize, &[u8]); 14] = [
-            (4, &[2]),
-            (4, &[0xff]),
+        // Things that may come, with what belongs to them, but as no port.
+        let (goods, memory) = (Goods::new(), sealed(b"", SealFlags::WRITE));
+        for kind in [2, 3, 4, 5] {
+            let other = bare(kind, if kind == 2 { 0 } else { 4096 });
+            expect_refusal("no port", 1, |lane| lane.pack(&other, &[memory.as_fd()]));
+            let fds = [goods.fds(), vec![memory.as_fd()]].concat();
+            let both = [goods.ticket, other].concat();
+            expect_refusal("one port of two", 2, |lane| lane.pack(&both, &fds));
+            expect_refusal("something beside one port", 1, |lane| lane.pack(&both, &fds));
+        }
+        let far = [0, 0, 0, 0, 0, 0, 0, 0x40];
+        let no_port: [(usize, &[u8]); 21] = [
+            (SIDE, &[2]),
+            (SIDE, &[0xff]),
             // Epochs of a port that is open, closed, or nothing.
-            (8, &[0; 8]),
-            (8, &[2 << 2 | 1]),
-            (8, &[2 << 2 | 3]),
-            (8, &[2 << 2]),
-            (8, &[0xff; 8]),
-            // Positions.
-            (16, &[1]),
-            (16, &[8]),
-            (16, &[0, 0, 0, 0, 0, 0, 0, 0x40]),
-            (16, &[0xf0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
-            (24, &[15]),
-            (24, &[0, 0, 0, 0, 0, 0, 0, 0x80]),
-            (24, &[0xff; 8]),
+            (EPOCH, &[0; 8]),
+            (EPOCH, &[2 << 2 | 1]),
+            (EPOCH, &[2 << 2 | 3]),
+            (EPOCH, &[2 << 2]),
+            (EPOCH, &[0xff; 8]),
+            // Positions, in the first ring and in a grown one.
+            (NEXT, &[1]),
+            (NEXT, &[8]),
+            (NEXT, &far),
+            (NEXT, &[0xf0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+            (NEXT + 8, &[1]),
+            (NEXT + 8, &far),
+            (READ, &[15]),
+            (READ, &[0, 0, 0, 0, 0, 0, 0, 0x80]),
+            (READ, &[0xff; 8]),
+            (READ + 8, &[15]),
+            (READ + 8, &[0xff; 8]),
+            // Bytes, ever.
+            (SENT, &far),
+            (SENT, &[0xff; 8]),
+            (RECEIVED, &far),
         ];
         for (at, bytes) in no_port {
             expect_one_bad(&Goods::new().with_ticket(at, bytes), |error| {
@@ -430,7 +542,8 @@ alone!(a_wrong_ticket_is_refused, || {
             });
         }
         // Somebody else's generation, and the other side of the same channel, which is held.
-        for (at, bytes) in [(8, [3 << 2 | 2]), (8, [2]), (9, [1]), (4, [0])] {
+        let detached = [(EPOCH, [3 << 2 | 2]), (EPOCH, [2]), (EPOCH + 1, [1]), (SIDE, [0])];
+        for (at, bytes) in detached {
             expect_one_bad(&Goods::new().with_ticket(at, &bytes), |error| {
                 matches!(error, AttachError::Detached)
             });
@@ -646,7 +759,8 @@ alone!(positions_that_lie_break_that_channel_only, || {
     with_watchdog(|| {
         for position in [16, 1 << 20, 1 << 40, (1 << 62) - 16] {
             case("a poster far ahead", || {
-                let port = take_one(Goods::new().with_ticket(16, &u64::to_le_bytes(position)));
+                let goods = Goods::of(Setup::new().limit(0));
+                let port = take_one(goods.with_ticket(NEXT, &u64::to_le_bytes(position)));
                 let mut posts = 0;
                 let end = loop {
                     // Where what was given back can be true, it posts until its ring is full.
@@ -661,7 +775,7 @@ alone!(positions_that_lie_break_that_channel_only, || {
                 assert!(is_expected, "{end:?}");
             });
             case("a reader far ahead", || {
-                let goods = Goods::new().with_ticket(24, &u64::to_le_bytes(position));
+                let goods = Goods::new().with_ticket(READ, &u64::to_le_bytes(position));
                 let (port, other) = take_one(goods);
                 // At the same place of another lap it finds what lies there; and no more.
                 let found = port.drain().map(|message| message.bytes().to_vec());
@@ -782,7 +896,7 @@ alone!(a_broken_envelope_closes_the_channel, || {
             let (_inner, end) = inside(&[one, (behind, &[])]);
             expect_refusal("more behind it", 1, |lane| lane.pack(envelope, &[end.as_fd()]));
         }
-        for tickets in [&tickets[..31], &tickets[..64], &[0; 32]] {
+        for tickets in [&tickets[..TICKET_LEN - 1], &tickets[..], &[0; TICKET_LEN]] {
             let (_inner, end) = inside(&[(tickets, one.1)]);
             expect_refusal("a wrong ticket", 1, |lane| lane.pack(envelope, &[end.as_fd()]));
         }
@@ -871,7 +985,7 @@ alone!(any_packet_on_the_line_is_a_bell_or_a_lane, || {
             case("a lane that leads nowhere", || {
                 let (victim, mut hostile) = stranger();
                 let [lane, _end] = pair();
-                hostile.lane = Some(lane);
+                hostile.use_lane(lane);
                 let strange = strange_sockets(&hostile).swap_remove(kind).1;
                 send(&hostile.line, LANE_END, &[strange.as_fd()]);
                 hostile.publish(1);
@@ -886,7 +1000,7 @@ alone!(any_packet_on_the_line_is_a_bell_or_a_lane, || {
             fds.resize(MAX_FDS, strange.as_fd());
             send(&hostile.line, LANE_END, &fds);
             send(&hostile.line, LANE_END, &fds);
-            hostile.lane = Some(lane);
+            hostile.use_lane(lane);
             let goods = Goods::new();
             hostile.pack(&goods.ticket, &goods.fds());
             hostile.publish(1);
@@ -953,7 +1067,7 @@ alone!(options_of_a_shared_socket_bring_nothing_in, || {
                         set_option(theirs.as_fd(), *option, 1);
                     }
                     send(&hostile.line, LANE_END, &[theirs.as_fd()]);
-                    hostile.lane = Some(ours);
+                    hostile.use_lane(ours);
                     for round in 0..3 {
                         let goods = Goods::with_lanes();
                         set_option(goods.fds[1].as_fd(), option, 1);
@@ -985,7 +1099,7 @@ alone!(options_of_a_shared_socket_hold_nobody, || {
                 let [ours, theirs] = pair();
                 set_option(theirs.as_fd(), option, value);
                 send(&hostile.line, LANE_END, &[theirs.as_fd()]);
-                hostile.lane = Some(ours);
+                hostile.use_lane(ours);
                 let goods = Goods::with_lanes();
                 hostile.pack(&goods.ticket, &goods.fds());
                 hostile.publish(1);
@@ -1011,7 +1125,7 @@ alone!(options_of_a_shared_socket_hold_nobody, || {
                 let [ours, theirs] = pair();
                 rustix::fs::fcntl_setfl(&theirs, flags).unwrap();
                 send(&hostile.line, LANE_END, &[theirs.as_fd()]);
-                hostile.lane = Some(ours);
+                hostile.use_lane(ours);
                 hostile.publish(1);
                 expect_untakeable(&victim, 1);
             }

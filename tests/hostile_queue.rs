@@ -12,6 +12,7 @@
 mod ends;
 mod support;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -106,6 +107,9 @@ struct Hostile {
     line: OwnedFd,
     /// The end of the lane into which it sends.
     lane: Option<OwnedFd>,
+    /// Whether nothing was sent on it, and what the record says to which the first packet belongs.
+    is_fresh: Cell<bool>,
+    flags: Cell<u8>,
     /// The ring into which it posts, if that is not the first one.
     ring: Option<(File, u64)>,
     /// Where its next record goes, in the first ring and in the other one.
@@ -126,7 +130,19 @@ fn open(reader: Reader, limit: u64) -> (MessagePort, Hostile) {
     let [segment, line] = <[OwnedFd; 2]>::try_from(parts.descriptors).expect("two descriptors");
     let victim = if reader == Reader::Stranger { distrusting(victim) } else { victim };
     let segment = segment.into();
-    (victim, Hostile { reader, segment, line, lane: None, ring: None, at: [0; 2] })
+    (
+        victim,
+        Hostile {
+            reader,
+            segment,
+            line,
+            lane: None,
+            is_fresh: Cell::new(false),
+            flags: Cell::new(0),
+            ring: None,
+            at: [0; 2],
+        },
+    )
 }
 
 /// The same port, for who does not trust the other side.
@@ -142,11 +158,20 @@ impl Hostile {
         let [ours, theirs] = pair();
         send(&self.line, LANE_END, &[theirs.as_fd()]);
         self.lane = Some(ours);
+        self.is_fresh.set(true);
     }
 
     /// Puts a packet on the lane.
     fn pack(&self, tickets: &[[u8; TICKET_LEN]], fds: &[BorrowedFd<'_>]) {
+        self.used_lane();
         send(self.lane.as_ref().expect("a lane"), &tickets.concat(), fds);
+    }
+
+    /// The next record is the first that needs this lane.
+    fn used_lane(&self) {
+        if self.is_fresh.take() {
+            self.flags.set(NEXT_LANE);
+        }
     }
 
     fn bell(&self) {
@@ -156,6 +181,7 @@ impl Hostile {
 
     /// Publishes a record with any header, and rings.
     fn publish(&mut self, head: u64, detail: u64, payload: &[u8]) {
+        let head = head | u64::from(self.flags.take()) << 40;
         let (file, capacity) = match &self.ring {
             None => (&self.segment, CAPACITY),
             Some((file, capacity)) => (file, *capacity),
@@ -475,16 +501,24 @@ fn play_fair(reader: Reader) {
 
 alone!(a_link_without_its_ring_closes_the_channel, || {
     with_watchdog(|| {
-        expect_violation("nothing on the lane", |hostile| hostile.link(ORDER, 0));
+        expect_violation("nothing on the lane", |hostile| hostile.link(ORDER, NEXT_LANE));
+        expect_violation("a lane that nobody has come to", |hostile| hostile.link(ORDER, 0));
         expect_violation("nothing on a further lane", |hostile| {
+            hostile.grow();
             hostile.open_lane();
             hostile.link(ORDER, NEXT_LANE);
+        });
+        expect_violation("on the further lane, but nobody says so", |hostile| {
+            hostile.grow();
+            hostile.open_lane();
+            hostile.pack(&[ticket(RING, GROWN)], &[hostile.grown(GROWN).as_fd()]);
+            hostile.flags.take();
+            hostile.link(ORDER, 0);
         });
         expect_violation("no further lane", |hostile| {
             // The first lane was used up.
             hostile.grow();
             hostile.bytes(b"before");
-            hostile.link(ORDER, NEXT_LANE);
             hostile.link(ORDER, NEXT_LANE);
         });
         for reader in READERS {
@@ -499,7 +533,7 @@ alone!(a_link_without_its_ring_closes_the_channel, || {
         expect_violation("a lane that was shut", |hostile| {
             let lane = hostile.lane.as_ref().unwrap();
             rustix::net::shutdown(lane, rustix::net::Shutdown::Both).unwrap();
-            hostile.link(ORDER, 0);
+            hostile.link(ORDER, NEXT_LANE);
         });
         expect_violation("the second of two", |hostile| {
             hostile.grow();
@@ -540,7 +574,9 @@ alone!(a_link_that_nobody_writes_closes_the_channel, || {
         expect_violation("a link after a filler", |hostile| {
             let ring = hostile.grown(GROWN);
             hostile.pack(&[ticket(RING, GROWN)], &[ring.as_fd()]);
-            hostile.segment.write_all_at(&LINK.to_le_bytes(), HEADER).unwrap();
+            let flags = u64::from(hostile.flags.take()) << 40;
+            hostile.write(HEADER, LINK | flags);
+            hostile.write(HEADER + 8, ORDER.into());
             hostile.publish(FILLER, 0, &[]);
         });
     });
@@ -709,6 +745,7 @@ alone!(a_packet_that_is_no_rings_closes_the_channel, || {
             let ring = hostile.grown(GROWN);
             let lane = hostile.lane.as_ref().unwrap();
             send(lane, &ticket(RING, GROWN)[..TICKET_LEN - 1], &[ring.as_fd()]);
+            hostile.used_lane();
             hostile.link(ORDER, 0);
         });
         // The other way round: what belongs to a link comes with a message.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::account::Received;
-use crate::block::{NotSealed, Sealed, View};
+use crate::block::{NotSealed, Sealed, View, is_write_sealed};
 use crate::error::{AttachError, RecvError};
 use crate::lane::{Envelope, NotHere, Taken};
 use crate::layout::Side;
@@ -291,13 +291,14 @@ impl Receiver {
         memfd: std::os::fd::OwnedFd,
         len: usize,
     ) -> Result<(), NotHere> {
-        if !self.hold().endpoint.segment().shape().reuse {
-            let is_trusted = self.hold().endpoint.trust() == Trust::Trusted;
+        let is_trusted = self.hold().endpoint.trust() == Trust::Trusted;
+        // Who does not trust us seals also where memory may be used again; a block cannot be sealed so.
+        if !self.hold().endpoint.segment().shape().reuse || is_write_sealed(memfd.as_fd()) {
             let view = View::new(memfd.as_fd(), len as u64, is_trusted).map_err(not_sealed)?;
             aside.set_place(Where::Large(Payload::Sealed(view.held_by(memfd))));
             return Ok(());
         }
-        if self.hold().endpoint.trust() == Trust::Untrusted {
+        if !is_trusted {
             // It can still be written: so copied, as what is in the ring. It is not handed back.
             let copied = aside.copy(len, |into| warm::copy_out(memfd.as_fd(), into));
             let copied = copied.map_err(|_| NotHere::Refused(Errno::NOMEM))?;

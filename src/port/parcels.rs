@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::fork::ForkSafeFd;
 use crate::lane::{Arrival, Envelope, Incoming, NotHere, Taken};
 use crate::steps::{Step, reach};
+use crate::ticket::MAX_LANES;
 
 /// Finds the ends of further lanes on the line, and has them [added](Parcels::add_lanes).
 pub(super) type Find<'a> = &'a dyn Fn() -> Result<(), NotHere>;
@@ -108,9 +109,11 @@ impl Parcels {
         Self { lane, coming: RefCell::new(lanes.map(Arc::new).collect()), ..Self::default() }
     }
 
-    /// Further lanes were found on the line.
+    /// Further lanes were found on the line. An honest side lets no more of them wait than are kept.
     pub(super) fn add_lanes(&self, lanes: impl IntoIterator<Item = Incoming>) {
-        self.coming.borrow_mut().extend(lanes.into_iter().map(Arc::new));
+        let mut coming = self.coming.borrow_mut();
+        let room = MAX_LANES.saturating_sub(coming.len());
+        coming.extend(lanes.into_iter().take(room).map(Arc::new));
     }
 
     /// The lane that was come to, and further ones; for who gives the port away.
