@@ -18,6 +18,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
+use crate::block::{NotSealed, Sealed, View};
 use crate::error::AttachError;
 use crate::fork::ForkSafeFd;
 use crate::packet::{self, Ahead, MAX_FDS, errno};
@@ -38,8 +39,28 @@ pub(crate) enum Arrival {
 /// A buffer on its way.
 #[derive(Debug)]
 pub(crate) struct BufferArrival {
-    pub(crate) memfd: ForkSafeFd,
-    pub(crate) len: u64,
+    memfd: ForkSafeFd,
+    len: u64,
+    /// The buffer in memory, once that was tried and done.
+    view: Option<View>,
+}
+
+impl BufferArrival {
+    fn map(&mut self, is_trusted: bool) -> Result<(), Errno> {
+        if self.view.is_none() {
+            let memfd = self.memfd.as_fd().map_err(errno)?;
+            self.view = match View::new(memfd, self.len, is_trusted) {
+                Err(NotSealed::Os(shortage)) => return Err(shortage),
+                view => view.ok(),
+            };
+        }
+        Ok(())
+    }
+
+    /// The buffer, if it is one and was mapped.
+    pub(crate) fn open(self) -> Option<Sealed> {
+        Some(self.view?.held_by(self.memfd.into_owned()?))
+    }
 }
 
 /// One port on its way: its ticket and its descriptors.
@@ -77,7 +98,10 @@ impl Attaching {
     fn map(&mut self) -> Result<(), Errno> {
         if self.mapping.is_none() {
             self.mapping = match self.try_map() {
-                Err(AttachError::Os(error)) if is_shortage(&error) => return Err(errno(error)),
+                Err(AttachError::Os(error)) => match errno(error) {
+                    shortage if is_shortage(shortage) => return Err(shortage),
+                    _ => None,
+                },
                 mapping => mapping.ok(),
             };
         }
@@ -121,7 +145,8 @@ impl Arrival {
         match ticket.kind()? {
             Kind::Port => PortArrival::new(ticket, fds).map(|port| Self::Port(Box::new(port))),
             Kind::Buffer => {
-                Some(Self::Buffer(BufferArrival { memfd: fds.next()?, len: ticket.len() }))
+                let (memfd, len) = (fds.next()?, ticket.len());
+                Some(Self::Buffer(BufferArrival { memfd, len, view: None }))
             }
             Kind::Envelope | Kind::Payload | Kind::Ring => None,
         }
@@ -139,19 +164,18 @@ impl Arrival {
         }
     }
 
-    /// Maps the segments of a port, if that was not done. Fails only for want of memory, and may be asked
-    /// for again; what else is wrong shows when the port is adopted.
-    pub(crate) fn map(&mut self) -> Result<(), Errno> {
+    /// Maps the segments of a port, or a buffer, if that was not done. Fails only for want of memory, and
+    /// may be asked for again; what else is wrong shows when the port is adopted or the buffer opened.
+    pub(crate) fn map(&mut self, is_trusted: bool) -> Result<(), Errno> {
         match self {
             Self::Port(port) => port.map(),
-            Self::Buffer(_) => Ok(()),
+            Self::Buffer(buffer) => buffer.map(is_trusted),
         }
     }
 }
 
-fn is_shortage(error: &io::Error) -> bool {
-    let shortages = [Errno::NOMEM, Errno::AGAIN, Errno::NFILE, Errno::MFILE];
-    Errno::from_io_error(error).is_some_and(|error| shortages.contains(&error))
+fn is_shortage(error: Errno) -> bool {
+    [Errno::NOMEM, Errno::AGAIN, Errno::NFILE, Errno::MFILE].contains(&error)
 }
 
 /// Whether it is a socket of the only kind that we use.
@@ -263,6 +287,13 @@ pub(crate) enum Taken {
 pub(crate) struct Envelope {
     inner: ForkSafeFd,
     arrivals: Vec<Arrival>,
+}
+
+impl NotHere {
+    /// What the kernel has refused: only want of something may pass.
+    pub(crate) fn because(refused: Errno) -> Self {
+        if is_shortage(refused) { Self::Refused(refused) } else { Self::Broken }
+    }
 }
 
 /// The end of a lane from which the reader takes.

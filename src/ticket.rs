@@ -91,7 +91,7 @@ impl Place {
 
     fn from_wire([first, grown]: [u64; 2], is_grown: bool) -> Option<Self> {
         let is_position = |at: u64| at < MAX_POSITION && at.is_multiple_of(HEADER_LEN);
-        (is_position(first) && is_position(grown))
+        (is_position(first) && is_position(grown) && (is_grown || grown == 0))
             .then_some(Self { first, grown: is_grown.then_some(grown) })
     }
 }

@@ -28,7 +28,7 @@ use rustix::net::{
     socket, socketpair,
 };
 use support::{
-    Setup, alone, count_descriptors, count_segment_mappings, lower_descriptor_limit,
+    Setup, alone, count_descriptors, count_segment_mappings, lower_descriptor_limit, pattern,
     raise_descriptor_limit, with_watchdog,
 };
 use zeroport::{
@@ -73,6 +73,10 @@ struct Hostile {
     /// Whether no record has said so far that it is the first of that lane.
     is_fresh: bool,
 }
+
+/// Messages that wait in queues that have grown, and how many of them were read before.
+const GROWN: u64 = 300;
+const READ_OF_GROWN: u64 = 100;
 
 /// A port that was let go, as its ticket and descriptors, and its other end.
 struct Goods {
@@ -156,6 +160,20 @@ impl Goods {
         other.post_bytes(b"waits").unwrap();
         let parts = port2.into_descriptors().unwrap();
         assert_eq!(parts.descriptors.len(), 4);
+        Self { other, ticket: parts.ticket, fds: parts.descriptors }
+    }
+
+    /// One whose queues have grown in both directions: it reads a grown ring, and posts to one.
+    fn grown() -> Self {
+        let MessageChannel { port1: other, port2 } = Setup::new().untrusted().open();
+        for port in [&other, &port2] {
+            (0..GROWN).for_each(|number| port.post_bytes(&pattern(number, 1000)).unwrap());
+        }
+        for number in 0..READ_OF_GROWN {
+            assert_eq!(port2.recv().unwrap().bytes(), pattern(number, 1000));
+        }
+        let parts = port2.into_descriptors().unwrap();
+        assert_eq!(parts.descriptors.len(), 6);
         Self { other, ticket: parts.ticket, fds: parts.descriptors }
     }
 
@@ -300,6 +318,38 @@ alone!(by_the_rules_it_works, || {
                 let ports = message.take_all_ports().unwrap();
                 for (port, goods) in ports.iter().zip(&goods) {
                     expect_alive(port, &goods.other);
+                }
+            }
+            assert_eq!(victim.peer_state(), PeerState::Open);
+        });
+        case("with queues that have grown", || {
+            let (victim, mut hostile) = stranger();
+            hostile.open_lane();
+            let goods = Goods::grown();
+            hostile.pack(&goods.ticket, &goods.fds());
+            hostile.publish(1);
+            let [port] = receive(&victim, 1).take_ports().unwrap();
+            for number in READ_OF_GROWN..GROWN {
+                assert_eq!(port.recv().unwrap().bytes(), pattern(number, 1000));
+            }
+            for number in 0..GROWN {
+                assert_eq!(goods.other.recv().unwrap().bytes(), pattern(number, 1000));
+            }
+            goods.other.post_bytes(b"waits").unwrap();
+            expect_alive(&port, &goods.other);
+        });
+        case("on one lane after the other", || {
+            let (victim, mut hostile) = stranger();
+            // As many as may wait, and then one by one.
+            for count in [MAX_LANES, 1, 1, 1, MAX_LANES, 2, MAX_LANES] {
+                let goods: Vec<_> = (0..count).map(|_| Goods::new()).collect();
+                for goods in &goods {
+                    hostile.open_lane();
+                    hostile.pack(&goods.ticket, &goods.fds());
+                    hostile.publish(1);
+                }
+                for goods in &goods {
+                    expect_alive(&receive(&victim, 1).take_port().unwrap().unwrap(), &goods.other);
                 }
             }
             assert_eq!(victim.peer_state(), PeerState::Open);
@@ -774,6 +824,15 @@ alone!(positions_that_lie_break_that_channel_only, || {
                     || matches!(end, PostError::Closed(CloseReason::Violated));
                 assert!(is_expected, "{end:?}");
             });
+            case("a poster far ahead in a queue that grows", || {
+                let goods = Goods::of(Setup::new().limit(1 << 20));
+                let port = take_one(goods.with_ticket(NEXT, &u64::to_le_bytes(position)));
+                let mut posts = 0;
+                while port.0.try_post_bytes(&[1; 4000]).is_ok() {
+                    posts += 1;
+                }
+                assert!(posts <= ((1 << 20) + CAPACITY) / 4000, "{posts}");
+            });
             case("a reader far ahead", || {
                 let goods = Goods::new().with_ticket(READ, &u64::to_le_bytes(position));
                 let (port, other) = take_one(goods);
@@ -785,6 +844,94 @@ alone!(positions_that_lie_break_that_channel_only, || {
                 drop(port);
                 assert_ne!(other.peer_state(), PeerState::Open);
             });
+        }
+    });
+});
+
+// The same in queues that have grown; and accounts that lie.
+alone!(standings_that_lie_break_that_channel_only, || {
+    with_watchdog(|| {
+        let places = [NEXT, NEXT + 8, READ, READ + 8, SENT, RECEIVED];
+        for (place, word) in places.into_iter().flat_map(|place| {
+            let words = [0, 16, 32, 4096, 65536, (128 << 10) - 16, 1 << 40, (1 << 62) - 16];
+            words.map(|word| (place, word))
+        }) {
+            case("a standing that lies", || use_port_that_lies(place, word));
+        }
+    });
+});
+
+/// Everything ends, in one way or another.
+fn use_port_that_lies(place: usize, word: u64) {
+    let (victim, mut hostile) = stranger();
+    hostile.open_lane();
+    let goods = Goods::grown().with_ticket(place, &word.to_le_bytes());
+    hostile.pack(&goods.ticket, &goods.fds());
+    hostile.publish(1);
+    let message = receive(&victim, 1);
+    let port = match message.take_port() {
+        Ok(port) => port.unwrap(),
+        Err(TakeError::Attach { source, .. }) => {
+            assert!(matches!(source, AttachError::NotAPort), "{source:?}");
+            assert!(place == NEXT + 8 || place == READ + 8, "at {place}: {word:#x}");
+            return;
+        }
+        Err(error) => panic!("{error:?}"),
+    };
+    drop(message);
+    for _ in 0..3 {
+        let found = port.drain().map(|message| message.bytes().len()).max();
+        assert!(found.unwrap_or(0) <= 2 * CAPACITY as usize);
+        for _ in 0..GROWN {
+            let _ = port.try_post_bytes(&[1; 1000]);
+        }
+        let found = goods.other.drain().map(|message| message.bytes().len()).max();
+        assert!(found.unwrap_or(0) <= 2 * CAPACITY as usize);
+        for _ in 0..GROWN {
+            let _ = goods.other.try_post_bytes(&[2; 1000]);
+        }
+    }
+    assert_eq!(victim.peer_state(), PeerState::Open);
+}
+
+// S-088: in the place of a grown ring.
+alone!(a_strange_grown_ring_costs_that_port_only, || {
+    with_watchdog(|| {
+        for place in [2, 3] {
+            let refused_as = |fd: OwnedFd, is_expected: fn(&AttachError) -> bool| {
+                let mut goods = Goods::grown();
+                goods.fds[place] = fd;
+                expect_one_bad(&goods, is_expected);
+            };
+            for (what, fd) in strange_descriptors() {
+                eprintln!("{what}");
+                refused_as(fd, |error| matches!(error, AttachError::NotSealed));
+            }
+            let honest = Goods::grown();
+            // The segment of a channel.
+            refused_as(honest.fds[0].try_clone().unwrap(), |error| {
+                matches!(error, AttachError::Capacity { .. })
+            });
+            refused_as(sealed(b"ZEROPORD", SealFlags::empty()), |error| {
+                matches!(error, AttachError::NotASegment)
+            });
+            let mut identity = [0; 128];
+            let ring = File::from(honest.fds[place].try_clone().unwrap());
+            ring.read_exact_at(&mut identity, 0).unwrap();
+            // Of another capacity than its size allows.
+            identity[24..32].copy_from_slice(&(64u64 << 20).to_le_bytes());
+            refused_as(sealed(&identity, SealFlags::empty()), |error| {
+                matches!(error, AttachError::Size { .. })
+            });
+            identity[24..32].copy_from_slice(&(3u64 << 12).to_le_bytes());
+            refused_as(sealed(&identity, SealFlags::empty()), |error| {
+                matches!(error, AttachError::Capacity { .. })
+            });
+        }
+        // And in a grown ring, but behind its end.
+        for place in [NEXT + 8, READ + 8] {
+            let goods = Goods::grown().with_ticket(place, &u64::to_le_bytes(1 << 30));
+            expect_one_bad(&goods, |error| matches!(error, AttachError::NotAPort));
         }
     });
 });
@@ -930,7 +1077,8 @@ alone!(a_broken_envelope_closes_the_channel, || {
     });
 });
 
-// What lies on the line beside bells: at most one lane's end is taken, the first that is one.
+// What lies on the line beside bells: lanes' ends wait in their order for the records that need them, as
+// many as an honest side lets wait; all else is dropped.
 alone!(any_packet_on_the_line_is_a_bell_or_a_lane, || {
     with_watchdog(|| {
         case("garbage of every length, with and without descriptors", || {
@@ -950,7 +1098,7 @@ alone!(any_packet_on_the_line_is_a_bell_or_a_lane, || {
             }
             assert_eq!(victim.peer_state(), PeerState::Open);
             // None of it was taken for a lane.
-            hostile.publish(1);
+            hostile.publish_with(1, NEXT_LANE);
             expect_untakeable(&victim, 1);
         });
         case("more than one lane's end", || {
@@ -973,9 +1121,48 @@ alone!(any_packet_on_the_line_is_a_bell_or_a_lane, || {
                 assert_eq!(victim.recv_timeout(timeout).map(drop), Err(RecvError::Empty));
             }
         });
+        case("more lanes' ends than may wait", || {
+            let (victim, mut hostile) = stranger();
+            let goods: Vec<_> = (0..MAX_LANES + 3).map(|_| Goods::new()).collect();
+            for goods in &goods {
+                hostile.open_lane();
+                hostile.pack(&goods.ticket, &goods.fds());
+                hostile.publish(1);
+            }
+            let messages: Vec<_> = goods.iter().map(|_| receive(&victim, 1)).collect();
+            let (first, beyond) = messages.split_at(MAX_LANES);
+            for (message, goods) in first.iter().zip(&goods) {
+                expect_alive(&message.take_port().unwrap().unwrap(), &goods.other);
+            }
+            for message in beyond {
+                assert!(matches!(message.take_port(), Err(TakeError::Violated)));
+            }
+            expect_violated(&victim);
+            drop(messages);
+            goods.into_iter().skip(MAX_LANES).for_each(Goods::expect_lost);
+        });
+        case("a flood of lanes' ends", || {
+            let (victim, mut hostile) = stranger();
+            victim.set_wait_strategy(WaitStrategy::Sleep);
+            let before = count_descriptors();
+            for _ in 0..20 {
+                for _ in 0..10 {
+                    let [_ours, theirs] = pair();
+                    send(&hostile.line, LANE_END, &[theirs.as_fd()]);
+                }
+                let timeout = Duration::from_millis(1);
+                assert_eq!(victim.recv_timeout(timeout).map(drop), Err(RecvError::Empty));
+                hostile.publish(0);
+                drop(receive(&victim, 0));
+            }
+            let held = count_descriptors() - before;
+            assert!((1..=2 * MAX_LANES).contains(&held), "{held} ends are held");
+            assert_eq!(victim.peer_state(), PeerState::Open);
+        });
         for (what, strange) in strange_descriptors() {
             case(what, || {
                 let (victim, mut hostile) = stranger();
+                hostile.is_fresh = true;
                 send(&hostile.line, LANE_END, &[strange.as_fd()]);
                 hostile.publish(1);
                 expect_untakeable(&victim, 1);
@@ -1137,25 +1324,30 @@ alone!(options_of_a_shared_socket_hold_nobody, || {
 // its own; the hostile side can only take its end of it away.
 alone!(a_reader_that_takes_nothing_holds_nobody, || {
     with_watchdog(|| {
-        case("a lane that fills up", || {
-            let (victim, _hostile) = stranger();
-            let mut posted = 0;
-            let refused = loop {
-                let MessageChannel { port1: gift, port2: _ } = MessageChannel::untrusted().unwrap();
-                match victim.try_post_bytes_with(b"", transfer![gift]) {
-                    Ok(()) => posted += 1,
-                    Err(error) => break error,
-                }
-            };
-            assert!(posted > 10, "{posted}");
-            assert!(matches!(refused.source, PostError::Full { len: 0 }), "{refused:?}");
-            let (begin, short) = (Instant::now(), Duration::from_millis(20));
-            let refused = victim.post_bytes_with_timeout(b"", refused.list, short).unwrap_err();
-            assert!(begin.elapsed() >= short);
-            assert!(matches!(refused.source, PostError::Full { len: 0 }), "{refused:?}");
-            assert_eq!(refused.list.len(), 1);
-            victim.post_bytes(b"without ports it goes on").unwrap();
-        });
+        raise_descriptor_limit();
+        // One lane, and as many as may wait, one after the other.
+        for (limit, lanes) in [(0, 1), (256 << 20, MAX_LANES)] {
+            case("lanes that fill up", || {
+                let (victim, _hostile) = open_channel(Setup::new().limit(limit).untrusted());
+                let mut posted = 0;
+                let refused = loop {
+                    let MessageChannel { port1: gift, port2: _ } =
+                        MessageChannel::untrusted().unwrap();
+                    match victim.try_post_bytes_with(b"", transfer![gift]) {
+                        Ok(()) => posted += 1,
+                        Err(error) => break error,
+                    }
+                };
+                assert!((10 * lanes..2000 * lanes).contains(&posted), "{posted}");
+                assert!(matches!(refused.source, PostError::Full { len: 0 }), "{refused:?}");
+                let (begin, short) = (Instant::now(), Duration::from_millis(20));
+                let refused = victim.post_bytes_with_timeout(b"", refused.list, short).unwrap_err();
+                assert!(begin.elapsed() >= short);
+                assert!(matches!(refused.source, PostError::Full { len: 0 }), "{refused:?}");
+                assert_eq!(refused.list.len(), 1);
+                victim.post_bytes(b"without ports it goes on").unwrap();
+            });
+        }
         case("a line that is full before the lane's end", || {
             let (victim, hostile) = stranger();
             // A side that is always asleep is rung for each message.

@@ -13,20 +13,18 @@ use std::time::{Duration, Instant};
 use ends::{expect_end, expect_report};
 use proptest::prelude::*;
 use queues::{
-    all_kinds, expect_filled, expect_of_row, fill, is_full, long_pattern, on_all_channels,
+    Busy, all_kinds, expect_filled, expect_of_row, fill, is_full, long_pattern, on_all_channels,
     on_channel, open, post_of_row,
 };
-use rkyv::rancor::Fallible;
-use rkyv::{Archive, Place, Serialize};
 use support::{
     Peer, Setup, Sleeper, alone, asleep, conversation, count_descriptors, count_segment_mappings,
     doomed, expect_all_entangled, in_all_ways, pattern, wait_until, with_watchdog,
 };
 use zeroport::WaitStrategy::{Adaptive, Sleep, Spin};
 use zeroport::{
-    AttachError, Buffer, ChannelOptions, CloseReason, EncodeError, Message, MessageChannel,
-    MessagePort, OpenError, PeerState, PostError, Receiver, RecvError, Sender, Tagged, TakeError,
-    TransferList, Transferable, Trust, WaitStrategy, tag_of_name, transfer,
+    AttachError, Buffer, ChannelOptions, CloseReason, Message, MessageChannel, MessagePort,
+    OpenError, PeerState, PostError, Receiver, RecvError, Sender, TakeError, TransferList,
+    Transferable, Trust, WaitStrategy, tag_of_name, transfer,
 };
 
 const CLOSED: RecvError = RecvError::Closed(CloseReason::Closed);
@@ -1213,36 +1211,6 @@ on_all_channels!(
         port.post_bytes(b"all").unwrap();
     }
 );
-
-/// A value whose serialiser does something in the middle of its work.
-struct Busy<'a> {
-    payload: Vec<u8>,
-    meanwhile: &'a dyn Fn(),
-}
-
-impl Tagged for Busy<'_> {
-    const NAME: &'static str = "test.Busy";
-}
-
-impl Archive for Busy<'_> {
-    type Archived = rkyv::vec::ArchivedVec<u8>;
-    type Resolver = rkyv::vec::VecResolver;
-
-    fn resolve(&self, resolver: Self::Resolver, out: Place<Self::Archived>) {
-        rkyv::vec::ArchivedVec::resolve_from_len(self.payload.len(), resolver, out);
-    }
-}
-
-impl<S> Serialize<S> for Busy<'_>
-where
-    S: Fallible<Error = EncodeError> + rkyv::ser::Writer + rkyv::ser::Allocator + ?Sized,
-{
-    fn serialize(&self, serializer: &mut S) -> Result<Self::Resolver, S::Error> {
-        let resolver = rkyv::vec::ArchivedVec::serialize_from_slice(&self.payload, serializer)?;
-        (self.meanwhile)();
-        Ok(resolver)
-    }
-}
 
 // What the serialiser posts comes first, also if the queue grows under it, or it is too large for a ring.
 #[test]

@@ -516,9 +516,7 @@ alone!(a_link_without_its_ring_closes_the_channel, || {
             hostile.link(ORDER, 0);
         });
         expect_violation("no further lane", |hostile| {
-            // The first lane was used up.
             hostile.grow();
-            hostile.bytes(b"before");
             hostile.link(ORDER, NEXT_LANE);
         });
         for reader in READERS {
@@ -571,14 +569,19 @@ alone!(a_link_that_nobody_writes_closes_the_channel, || {
                 });
             }
         }
-        expect_violation("a link after a filler", |hostile| {
-            let ring = hostile.grown(GROWN);
-            hostile.pack(&[ticket(RING, GROWN)], &[ring.as_fd()]);
-            let flags = u64::from(hostile.flags.take()) << 40;
-            hostile.write(HEADER, LINK | flags);
-            hostile.write(HEADER + 8, ORDER.into());
-            hostile.publish(FILLER, 0, &[]);
-        });
+        for reader in READERS {
+            case("a link after a filler", || {
+                let (victim, mut hostile) = open(reader, LIMIT);
+                hostile.open_lane();
+                hostile.bytes(b"before");
+                assert_eq!(victim.recv().unwrap().bytes(), b"before");
+                hostile.pack(&[ticket(RING, GROWN)], &[hostile.grown(GROWN).as_fd()]);
+                hostile.write(HEADER + 8, ORDER.into());
+                hostile.write(HEADER, LINK | u64::from(hostile.flags.take()) << 40);
+                hostile.publish(FILLER, 0, &[]);
+                expect_violated(&victim);
+            });
+        }
     });
 });
 
@@ -943,12 +946,12 @@ alone!(a_broken_grown_ring_closes_the_channel, || {
                 hostile.open_lane();
                 hostile.grow();
                 hostile.bytes(&[1; 48]);
+                assert_eq!(victim.recv().unwrap().bytes(), [1; 48]);
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 let (ring, _) = hostile.ring.as_ref().unwrap();
                 ring.set_len(0).expect_err("the seals forbid it");
                 fallocate(ring, flags, 0, HEADER + GROWN).unwrap();
                 assert_eq!(victim.try_recv().map(drop), Err(RecvError::Empty));
-                hostile.at[1] = 0;
                 hostile.bytes(&[2; 48]);
                 assert_eq!(victim.recv().unwrap().bytes(), [2; 48]);
             });
@@ -1087,11 +1090,6 @@ alone!(memory_that_could_change_or_fault_closes_the_channel, || {
                 let payload = memory(&[1; 8192], 8192, SIZE_SEALS | SealFlags::FUTURE_WRITE);
                 hostile.false_large(LEN, &payload);
             });
-            for written in [0, 1, 4096] {
-                expect_violation_by(reader, "with a hole", |hostile| {
-                    hostile.false_large(LEN, &memory(&vec![1; written], 8192, ALL_SEALS));
-                });
-            }
             expect_violation_by(reader, "not whole pages", |hostile| {
                 hostile.false_large(LEN, &memory(&[1; 5000], 5000, ALL_SEALS));
             });
@@ -1114,12 +1112,27 @@ alone!(memory_that_could_change_or_fault_closes_the_channel, || {
                 assert_eq!(message.bytes(), [1; LEN as usize]);
             });
         }
+        // Who trusts the other side does not look for holes, and reads zeros.
+        for written in [0, 1, 4096] {
+            expect_violation_by(Reader::Untrusted, "with a hole", |hostile| {
+                hostile.false_large(LEN, &memory(&vec![1; written], 8192, ALL_SEALS));
+            });
+        }
         for reader in [Reader::Warm, Reader::Stranger] {
             for len in [4096, 8192] {
                 expect_violation_by(reader, "too short a file", |hostile| {
                     hostile.false_large(LEN, &memory(&vec![1; len], len as u64, SIZE_SEALS));
                 });
             }
+            // Who posts may not trust the reader: then it is sealed, and never used again.
+            case("sealed all the same", || {
+                let (victim, mut hostile) = open(reader, LIMIT);
+                hostile.open_lane();
+                hostile.false_large(LEN, &sealed(&[1; LEN as usize]));
+                assert_eq!(victim.recv().unwrap().bytes(), [1; LEN as usize]);
+                hostile.false_large(LEN, &sealed(&[1; 4096]));
+                expect_violated(&victim);
+            });
         }
     });
 });
@@ -1374,7 +1387,6 @@ alone!(a_buffer_that_is_none_closes_the_channel, || {
             let memory = memory(&[3; 4096], 4096, ALL_SEALS - missing);
             strange.push(("a seal is missing", memory.into()));
         }
-        strange.push(("a hole", memory(&[], 4096, ALL_SEALS).into()));
         strange.push(("not whole pages", memory(&[3; 100], 100, ALL_SEALS).into()));
         strange.push(("too long", memory(&[3; 8192], 8192, ALL_SEALS).into()));
         strange.push(("a ring", some.grown(GROWN).into()));
@@ -1398,6 +1410,19 @@ alone!(a_buffer_that_is_none_closes_the_channel, || {
                     expect_violated(&victim);
                 });
             }
+        }
+        for reader in READERS {
+            case("a hole", || {
+                let (victim, mut hostile) = open(reader, LIMIT);
+                hostile.open_lane();
+                hostile.pack(&[ticket(BUFFER, 100)], &[memory(&[], 4096, ALL_SEALS).as_fd()]);
+                hostile.record(OUTSIDE, [0, 1], &outside(0, 100));
+                if !reader.is_trusting() {
+                    return expect_untakeable(&victim);
+                }
+                // Who trusts the other side does not look for holes, and reads zeros.
+                assert_eq!(victim.recv().unwrap().take_buffers::<1>().unwrap()[0][..], [0; 100]);
+            });
         }
         // Nobody has asked for it: nothing was looked at.
         case("a buffer that nobody takes", || {
@@ -1484,6 +1509,22 @@ fn take_grown_ring(victim: &MessagePort, hostile: &Hostile) -> File {
     take_descriptor(&lane).into()
 }
 
+/// Says, as the reader of a grown ring, up to where it has given back room there.
+fn claim(ring: &File, released: u64) {
+    ring.write_all_at(&released.to_le_bytes(), VICTIMS_WORDS).unwrap();
+}
+
+/// Posts until that is refused, which must be soon; calls `after` with the number of posts.
+fn post_until_refused(victim: &MessagePort, after: impl Fn(u64)) -> PostError {
+    for posts in 0..10 * LIMIT / 512 {
+        after(posts);
+        if let Err(refused) = victim.try_post_bytes(&[1; 496]) {
+            return refused;
+        }
+    }
+    panic!("never refused");
+}
+
 alone!(a_position_in_a_grown_ring_that_lies_closes_the_channel, || {
     with_watchdog(|| {
         for reader in READERS {
@@ -1491,55 +1532,32 @@ alone!(a_position_in_a_grown_ring_that_lies_closes_the_channel, || {
                 case("given back in a grown ring", || {
                     let (victim, hostile) = open(reader, LIMIT);
                     let ring = take_grown_ring(&victim, &hostile);
-                    ring.write_all_at(&released.to_le_bytes(), VICTIMS_WORDS).unwrap();
-                    let mut posts = 0;
-                    let refused = loop {
-                        match victim.try_post_bytes(&[1; 496]) {
-                            Ok(()) => posts += 1,
-                            Err(refused) => break Err(refused),
-                        }
-                    };
+                    claim(&ring, released);
                     // When that ring is full, at the latest.
-                    assert!(posts <= GROWN / 512, "{posts}");
-                    expect_post_closed(refused, CloseReason::Violated);
+                    let refused = post_until_refused(&victim, |_| {});
+                    expect_post_closed(Err(refused), CloseReason::Violated);
                     expect_violated(&victim);
                 });
-                case(
-                    "given back in the first ring, when the poster wants to go back there",
-                    || {
-                        let (victim, hostile) = open(reader, LIMIT);
-                        let ring = take_grown_ring(&victim, &hostile);
-                        ring.write_all_at(&512u64.to_le_bytes(), VICTIMS_WORDS).unwrap();
-                        hostile.write(RELEASED, released);
-                        let refused = loop {
-                            if let Err(refused) = victim.try_post_bytes(&[1; 496]) {
-                                break Err(refused);
-                            }
-                        };
-                        let is_possible = released == 1 << 62 && false;
-                        assert!(!is_possible);
-                        expect_post_closed(refused, CloseReason::Violated);
-                        expect_violated(&victim);
-                    },
-                );
+                case("given back in the first ring, by who has read all", || {
+                    let (victim, hostile) = open(reader, LIMIT);
+                    let ring = take_grown_ring(&victim, &hostile);
+                    hostile.write(RELEASED, released);
+                    let refused =
+                        post_until_refused(&victim, |posts| claim(&ring, 512 * (1 + posts)));
+                    expect_post_closed(Err(refused), CloseReason::Violated);
+                    expect_violated(&victim);
+                });
             }
+            // What was not read is its own to lose: the victim goes back, and fills the first ring.
             case("all that was posted, though nobody has read it", || {
                 let (victim, hostile) = open(reader, LIMIT);
                 let ring = take_grown_ring(&victim, &hostile);
-                // 7 records and the link.
                 hostile.write(RELEASED, 7 * 512);
-                ring.write_all_at(&512u64.to_le_bytes(), VICTIMS_WORDS).unwrap();
-                hostile.write(LET_GO, 0);
-                for _ in 0..GROWN / 512 + 2 {
-                    victim.try_post_bytes(&[1; 496]).unwrap();
-                }
-                assert_eq!(victim.peer_state(), PeerState::Open);
-                let refused = loop {
-                    if let Err(refused) = victim.try_post_bytes(&[1; 496]) {
-                        break refused;
-                    }
-                };
+                let refused = post_until_refused(&victim, |posts| {
+                    claim(&ring, 512 * (1 + posts.min(GROWN / 512 - 2)));
+                });
                 assert!(matches!(refused, PostError::Full { len: 496 }), "{refused:?}");
+                assert_eq!(victim.peer_state(), PeerState::Open);
             });
         }
     });

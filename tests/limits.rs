@@ -1,22 +1,32 @@
 //! Limits: capacities and payload sizes from the smallest to the largest, and what happens when the
 //! process runs out of descriptors.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(unsafe_code)]
 
 mod support;
 
 use std::os::unix::fs::MetadataExt;
 
+use rkyv::rancor::Fallible;
+use rkyv::ser::Writer;
+use rkyv::{Archive, Place, Serialize};
 use support::{
     Setup, alone, conversation, count_descriptors, count_segment_mappings, count_threads,
     lower_descriptor_limit, pattern, raise_descriptor_limit,
 };
 use zeroport::{
-    CloseReason, MessageChannel, MessagePort, OpenError, PostError, RecvError, SpawnError,
+    CloseReason, EncodeError, MessageChannel, MessagePort, OpenError, PostError, RecvError,
+    SpawnError, Tagged,
 };
 
 const CLOSED: RecvError = RecvError::Closed(CloseReason::Closed);
 const MIN: u64 = 4 << 10;
 const MAX: u64 = 1 << 30;
+/// The longest payload, and the longest archive of a value.
+const MAX_PAYLOAD: usize = 4 << 30;
+const MAX_VALUE: usize = i32::MAX as usize;
+/// The most segments that a process keeps for fresh channels.
+const MAX_SPARES: usize = 4;
 
 fn refused(first: u64, second: u64) -> u64 {
     let setup = Setup::new().capacities(first, second);
@@ -50,10 +60,11 @@ fn every_legal_capacity_works_in_both_directions() {
         let second = if second.is_power_of_two() { second } else { MIN };
         let MessageChannel { port1, port2 } = Setup::new().capacities(first, second).open();
         for (port, other, capacity) in [(&port1, &port2, first), (&port2, &port1, second)] {
-            assert_eq!(port.max_payload() as u64, capacity / 2 - 32);
+            assert_eq!(port.max_payload(), MAX_PAYLOAD);
+            assert_eq!(port.max_in_ring() as u64, capacity / 2 - 32);
             // The largest ones would fill the machine's memory.
-            let len = port.max_payload().min(1 << 20);
-            for number in 0..3 {
+            let len = port.max_in_ring().min(1 << 20);
+            for (number, len) in [(0, len), (1, len + 1), (2, len)] {
                 port.post_bytes(&pattern(number, len)).unwrap();
                 assert!(other.recv().unwrap().bytes() == pattern(number, len));
             }
@@ -87,25 +98,63 @@ fn too_large<T>(result: Result<T, PostError>, expected_len: usize, expected_max:
     }
 }
 
+/// So many bytes that nobody may look at for long: all are zero, and none has memory until it is read.
+fn vast(len: usize) -> &'static [u8] {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a fresh mapping, at a place of the kernel's choice.
+    let place = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, flags, -1, 0) };
+    assert_ne!(place, libc::MAP_FAILED, "address space for {len} bytes");
+    // SAFETY: it is so long, zero, and never written or unmapped.
+    unsafe { std::slice::from_raw_parts(place.cast(), len) }
+}
+
+/// A value whose archive is so many mebibytes long, of which it needs one at a time.
+struct Vast(usize);
+
+impl Tagged for Vast {
+    const NAME: &'static str = "test.Vast";
+}
+
+impl Archive for Vast {
+    type Archived = ();
+    type Resolver = ();
+
+    fn resolve(&self, (): (), _: Place<()>) {}
+}
+
+impl<S: Fallible<Error = EncodeError> + Writer + ?Sized> Serialize<S> for Vast {
+    fn serialize(&self, serializer: &mut S) -> Result<(), EncodeError> {
+        let part = vec![7; 1 << 20];
+        (0..self.0).try_for_each(|_| serializer.write(&part))
+    }
+}
+
 #[test]
 fn what_can_never_fit_says_so_at_once() {
-    for setup in [Setup::new().capacity(MIN), Setup::new().capacity(MIN).untrusted()] {
+    let all = vast(MAX_PAYLOAD + (1 << 20));
+    for setup in [Setup::new().capacity(MIN), Setup::new().capacity(MIN).limit(0)]
+        .into_iter()
+        .flat_map(|setup| [setup, setup.untrusted()])
+    {
         let MessageChannel { port1, port2 } = setup.open();
         let max = port1.max_payload();
-        assert_eq!(max, 2016);
+        assert_eq!(max, MAX_PAYLOAD);
         // Also when the ring is full: waiting would not help.
         for fullness in 0..3 {
-            for len in [max + 1, max + 16, 2 * max, 4096, 1 << 20] {
-                too_large(port1.post_bytes(&vec![0; len]), len, max);
-                too_large(port1.try_post_bytes(&vec![0; len]), len, max);
-                too_large(port1.post_pod_slice(&vec![0u8; len]), len, max);
+            for len in [max + 1, max + 16, all.len()] {
+                too_large(port1.post_bytes(&all[..len]), len, max);
+                too_large(port1.try_post_bytes(&all[..len]), len, max);
+                too_large(port1.post_pod_slice(&all[..len]), len, max);
+                too_large(port1.post_all_bytes([&all[..len]]).map_err(|e| e.source), len, max);
+            }
+            for len in [max + 1, 2 * max, usize::MAX] {
                 too_large(port1.reserve(len), len, max);
                 too_large(port1.try_reserve(len), len, max);
-                too_large(port1.post_all_bytes([vec![0; len]]).map_err(|e| e.source), len, max);
-                // The archive of a long string: its bytes, padded to the alignment of the root.
-                let archived = (len + 8).next_multiple_of(4);
-                too_large(port1.post(&"x".repeat(len)), archived, max);
-                too_large(port1.try_post(&"x".repeat(len)), archived, max);
+            }
+            // The first part that is too much.
+            for count in [2048, 5000] {
+                too_large(port1.post(&Vast(count)), MAX_VALUE + 1, MAX_VALUE);
+                too_large(port1.try_post(&Vast(count)), MAX_VALUE + 1, MAX_VALUE);
             }
             port1.post_bytes(&vec![fullness; 1000]).unwrap();
         }
@@ -117,26 +166,59 @@ fn what_can_never_fit_says_so_at_once() {
 }
 
 #[test]
-fn a_payload_that_is_too_large_is_told_what_would_carry_it() {
-    let MessageChannel { port1, port2: _port2 } = Setup::new().capacity(MIN).open();
-    let mut capacity = MIN;
-    // Follow the advice of the error, and the payload fits.
-    for len in [3000, 100_000, 100_001, 131_072 - 32, 131_072 - 31] {
-        let told = port1.post_bytes(&vec![0; len]).unwrap_err().to_string();
-        let advice: u64 = told.rsplit(' ').next().unwrap().parse().unwrap();
-        assert!(advice > capacity || advice == advice.next_power_of_two(), "{told}");
-        capacity = advice;
-        let MessageChannel { port1, port2 } = Setup::new().capacity(advice).open();
-        port1.post_bytes(&vec![7; len]).unwrap();
-        assert_eq!(port2.recv().unwrap().bytes(), vec![7; len]);
-        let MessageChannel { port1, port2: _port2 } = Setup::new().capacity(advice / 2).open();
-        too_large(port1.post_bytes(&vec![7; len]), len, advice as usize / 4 - 32);
+fn a_payload_that_is_too_large_is_told_what_to_do() {
+    let MessageChannel { port1, port2: _port2 } = MessageChannel::new().unwrap();
+    for len in [MAX_PAYLOAD + 1, usize::MAX] {
+        let told = port1.reserve(len).unwrap_err().to_string();
+        assert!(told.contains(&len.to_string()), "{told}");
+        assert!(told.contains(&MAX_PAYLOAD.to_string()), "{told}");
+        assert!(told.ends_with("post it in parts"), "{told}");
     }
-    let most = MAX as usize / 2 - 32;
-    let told = |len| port1.reserve(len).unwrap_err().to_string();
-    assert!(told(most).ends_with(&MAX.to_string()), "{}", told(most));
-    for len in [most + 1, usize::MAX] {
-        assert!(told(len).ends_with("post it in parts"), "{}", told(len));
+}
+
+// Where what does not fit in the ring begins, nobody who posts or receives notices. (It takes system
+// calls.)
+#[test]
+fn payloads_around_what_fits_in_the_ring() {
+    for setup in [Setup::new().capacity(MIN), Setup::new().capacity(MIN).limit(0)]
+        .into_iter()
+        .flat_map(|setup| [setup, setup.untrusted()])
+    {
+        let MessageChannel { port1, port2 } = setup.open();
+        let max = port1.max_in_ring();
+        assert_eq!(max, 2016);
+        let lens =
+            [max - 33, max - 17, max - 16, max - 1, max, max + 1, max + 16, 2 * max, 1 << 20];
+        for (number, len) in (0..).zip(lens) {
+            let bytes = pattern(number, len);
+            let post_loan = || {
+                let mut loan = port1.try_reserve(len)?;
+                loan.copy_from_slice(&bytes);
+                loan.publish(len)
+            };
+            let post_short_loan = || {
+                let mut loan = port1.try_reserve(len + 100)?;
+                loan[..len].copy_from_slice(&bytes);
+                loan.publish(len)
+            };
+            let post_batch = || port1.post_all_bytes([&bytes]).map(drop).map_err(|e| e.source);
+            let verbs: [&dyn Fn() -> Result<(), PostError>; 6] = [
+                &|| port1.post_bytes(&bytes),
+                &|| port1.try_post_bytes(&bytes),
+                &|| port1.post_pod_slice(&bytes),
+                &post_batch,
+                &post_loan,
+                &post_short_loan,
+            ];
+            for (verb, post) in verbs.iter().enumerate() {
+                post().unwrap_or_else(|error| panic!("{len} bytes by verb {verb}: {error}"));
+                assert!(port2.try_recv().unwrap().bytes() == bytes, "{len} bytes by verb {verb}");
+            }
+            let text = "x".repeat(len);
+            port1.try_post(&text).unwrap();
+            assert!(port2.try_recv().unwrap().get::<String>().unwrap() == text.as_str());
+        }
+        assert_eq!(port2.try_recv().unwrap_err(), RecvError::Empty);
     }
 }
 
@@ -144,16 +226,14 @@ fn a_payload_that_is_too_large_is_told_what_would_carry_it() {
 #[test]
 fn the_largest_payload_fits_at_every_place() {
     for capacity in [4 << 10, 8 << 10, 64 << 10] {
-        let MessageChannel { port1, port2 } = Setup::new().capacity(capacity).open();
-        let max = port1.max_payload();
+        let MessageChannel { port1, port2 } = Setup::new().capacity(capacity).limit(0).open();
+        let max = port1.max_in_ring();
         for number in 0..capacity / 16 {
             // An empty ring takes it, whatever stood there before.
             let small = number as usize % 50;
             port1.try_post_bytes(&pattern(number, small)).unwrap();
             assert_eq!(port2.try_recv().unwrap().bytes(), pattern(number, small));
-            let mut loan = port1.try_reserve(max).unwrap();
-            loan.fill(number as u8);
-            loan.publish(max).unwrap();
+            port1.try_post_bytes(&vec![number as u8; max]).unwrap();
             let message = port2.try_recv().unwrap();
             assert_eq!(message.bytes().len(), max);
             assert!(message.bytes().iter().all(|byte| *byte == number as u8));
@@ -165,50 +245,53 @@ fn the_largest_payload_fits_at_every_place() {
 fn sizes(max: usize) -> Vec<usize> {
     let named = [0, 1, 65535, 65536, 65537, (256 << 10) + 3, (3 << 20) + 1];
     let pages = [4095, 4096, 4097];
-    let edges = [max - 17, max - 16, max - 15, max - 1, max];
+    let edges = [max - 17, max - 16, max - 15, max - 1, max, max + 1, max + 16, 3 * max];
     [&named[..], &pages[..], &edges[..]].concat()
 }
 
-conversation!(
-    sizes_round_trip_byte_for_byte,
-    Setup::new().capacity(8 << 20),
-    |port| {
-        for (number, size) in sizes(port.max_payload()).into_iter().enumerate() {
+mod sizes_round_trip_byte_for_byte {
+    use super::*;
+
+    // All of them in a ring but a few, and all but a few in a memory of their own.
+    const LARGE: Setup = Setup::new().capacity(8 << 20);
+    const SMALL: Setup = Setup::new().capacity(MIN);
+
+    conversation!(in_a_large_ring, LARGE, post_sizes, echo);
+    conversation!(in_a_small_ring, SMALL, post_sizes, echo);
+    conversation!(in_a_small_ring_that_never_grows, SMALL.limit(0), post_sizes, echo);
+    conversation!(in_a_large_ring_between_strangers, LARGE.untrusted(), lend_sizes, echo);
+    conversation!(in_a_small_ring_between_strangers, SMALL.untrusted(), lend_sizes, echo);
+
+    fn post_sizes(port: MessagePort) {
+        for (number, size) in sizes(port.max_in_ring()).into_iter().enumerate() {
             let bytes = pattern(number as u64, size);
             port.post_bytes(&bytes).unwrap();
             assert!(port.recv().unwrap().bytes() == bytes, "{size} bytes");
         }
-    },
-    |port| {
-        while let Ok(message) = port.recv() {
-            port.post_bytes(message.bytes()).unwrap();
-        }
     }
-);
 
-conversation!(
-    sizes_round_trip_byte_for_byte_between_strangers,
-    Setup::new().capacity(8 << 20).untrusted(),
-    |port| {
-        for (number, size) in sizes(port.max_payload()).into_iter().enumerate() {
+    fn lend_sizes(port: MessagePort) {
+        for (number, size) in sizes(port.max_in_ring()).into_iter().enumerate() {
             let bytes = pattern(number as u64, size);
             let mut loan = port.reserve(size).unwrap();
             loan.copy_from_slice(&bytes);
             loan.publish(size).unwrap();
             assert!(port.recv().unwrap().bytes() == bytes, "{size} bytes");
         }
-    },
-    |port| {
+    }
+
+    fn echo(port: MessagePort) {
         while let Ok(message) = port.recv() {
             port.post_bytes(message.bytes()).unwrap();
         }
     }
-);
+}
 
 alone!(ten_thousand_channels_leave_nothing_behind, || {
     const CHANNELS: usize = 10_000;
     // The first channel of a process makes what all of them use.
     drop(MessageChannel::new().unwrap());
+    zeroport::trim();
     let before = (count_descriptors(), count_segment_mappings(), count_threads());
     let limit = raise_descriptor_limit() as usize;
     // Three descriptors each; as many at once as the process may have, in several rounds if need be.
@@ -220,6 +303,9 @@ alone!(ten_thousand_channels_leave_nothing_behind, || {
         made += channels.len();
         assert_eq!(count_segment_mappings(), before.1 + channels.len());
         drop(channels);
+        // A few segments stay for fresh channels, until they are let go.
+        assert!(count_descriptors() <= before.0 + MAX_SPARES);
+        zeroport::trim();
         let after = (count_descriptors(), count_segment_mappings(), count_threads());
         assert_eq!(after, before, "after {made} channels");
     }
@@ -227,6 +313,7 @@ alone!(ten_thousand_channels_leave_nothing_behind, || {
 
 alone!(used_and_split_channels_leave_nothing_behind, || {
     drop(MessageChannel::new().unwrap());
+    zeroport::trim();
     let before = (count_descriptors(), count_segment_mappings(), count_threads());
     for round in 0..500 {
         let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
@@ -241,6 +328,8 @@ alone!(used_and_split_channels_leave_nothing_behind, || {
             _ => MessagePort::join(sender, receiver).unwrap().close(),
         }
     }
+    assert!(count_descriptors() <= before.0 + MAX_SPARES);
+    zeroport::trim();
     assert_eq!((count_descriptors(), count_segment_mappings(), count_threads()), before);
 });
 
@@ -253,6 +342,7 @@ alone!(a_reported_end_lets_go_of_the_line, || {
     // Both ends of the line.
     assert_eq!(count_descriptors(), open - 2);
     drop(port1);
+    zeroport::trim();
     assert_eq!(count_descriptors(), open - 3);
 });
 

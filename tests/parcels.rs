@@ -18,8 +18,8 @@ use support::{
     raise_descriptor_limit, wait_until,
 };
 use zeroport::{
-    ChannelOptions, CloseReason, Message, MessageChannel, MessagePort, PeerState, PostError,
-    RecvError, TakeError, TransferError, WaitStrategy,
+    Buffer, ChannelOptions, CloseReason, Message, MessageChannel, MessagePort, PeerState,
+    PostError, RecvError, TakeError, TransferError, WaitStrategy, transfer,
 };
 
 /// Leaves this process exactly so many more descriptors, until it is dropped.
@@ -143,6 +143,34 @@ alone!(ports_wait_for_memory, || {
     for (near, far) in near.iter().zip([first].iter().chain(&rest)) {
         near.post_bytes(b"here").unwrap();
         assert_eq!(far.recv().unwrap().bytes(), b"here");
+    }
+});
+
+// Buffers wait for memory as ports do.
+alone!(buffers_wait_for_memory, || {
+    const LEN: usize = 64 << 20;
+    for setup in [Setup::new(), Setup::new().untrusted()] {
+        let MessageChannel { port1, port2 } = setup.open();
+        let buffer = |fill| {
+            let mut buffer = Buffer::new(LEN).unwrap();
+            buffer[LEN - 1] = fill;
+            buffer
+        };
+        port1.post_bytes_with(b"two", transfer![buffer(1), buffer(2)]).unwrap();
+        let message = port2.recv().unwrap();
+        let limit = getrlimit(Resource::As);
+        // Enough for one of them, not for two.
+        let tight = Some(mapped_bytes() + LEN as u64 * 3 / 2);
+        setrlimit(Resource::As, Rlimit { current: tight, ..limit }).unwrap();
+        let first = message.take_buffer().unwrap().unwrap();
+        for _ in 0..3 {
+            assert_eq!(message.buffer_count(), 1);
+            assert!(matches!(message.take_buffer(), Err(TakeError::Os(_))));
+        }
+        setrlimit(Resource::As, limit).unwrap();
+        let second = message.take_buffer().unwrap().expect("it was not lost");
+        assert_eq!((first[LEN - 1], second[LEN - 1]), (1, 2));
+        assert_eq!(port1.peer_state(), PeerState::Open);
     }
 });
 
@@ -330,7 +358,14 @@ alone!(ports_that_wait_outlive_the_end_of_their_carrier, || {
     assert_eq!(count_descriptors(), before);
 });
 
-// ---- A full lane ----
+// ---- Full lanes ----
+
+/// A queue that never grows, which has one lane; and one with as many as may wait one after the other, if
+/// this process may have so many channels. With the number of lanes.
+fn full_lanes() -> impl Iterator<Item = (Setup, usize)> {
+    let setups = [(Setup::new().limit(0), 1), (Setup::new(), 16)];
+    setups.into_iter().filter(|(_, lanes)| *lanes == 1 || fits(&(300 * lanes)))
+}
 
 /// Posts messages with one port each until there is no room for another; gives what stays of each.
 fn fill_lane(port: &MessagePort) -> Vec<MessagePort> {
@@ -357,28 +392,31 @@ fn expect_ports(port: &MessagePort, staying: &[MessagePort]) {
     }
 }
 
-alone!(a_full_lane_refuses_and_hands_back, || {
+alone!(full_lanes_refuse_and_hand_back, || {
     raise_descriptor_limit();
-    let MessageChannel { port1, port2 } = Setup::new().capacity(1 << 20).open();
-    for round in 0..3 {
-        let staying = fill_lane(&port1);
-        assert!((100..2000).contains(&staying.len()), "{} messages", staying.len());
-        // What has no ports finds room all the same, and so does the other direction.
-        port1.post_bytes(b"no ports").unwrap();
-        let (mine, theirs) = channels(1);
-        port2.post_bytes_with(b"", theirs).unwrap();
-        expect_all_entangled(&mine, &port1.recv().unwrap().take_all_ports().unwrap());
+    for (setup, lanes) in full_lanes() {
+        let MessageChannel { port1, port2 } = setup.capacity(1 << 20).open();
+        for round in 0..3 {
+            let staying = fill_lane(&port1);
+            let count = staying.len();
+            assert!((100 * lanes..2000 * lanes).contains(&count), "{count} messages");
+            // What has no ports finds room all the same, and so does the other direction.
+            port1.post_bytes(b"no ports").unwrap();
+            let (mine, theirs) = channels(1);
+            port2.post_bytes_with(b"", theirs).unwrap();
+            expect_all_entangled(&mine, &port1.recv().unwrap().take_all_ports().unwrap());
 
-        let timeout = Duration::from_millis(20);
-        let (start, (mine, theirs)) = (Instant::now(), channels(1));
-        let refused = port1.post_bytes_with_timeout(b"late", theirs, timeout).unwrap_err();
-        assert!(matches!(refused.source, PostError::Full { len: 4 }), "{refused}");
-        assert!(start.elapsed() >= timeout);
-        expect_all_entangled(&mine, &refused.list.into_ports());
+            let timeout = Duration::from_millis(20);
+            let (start, (mine, theirs)) = (Instant::now(), channels(1));
+            let refused = port1.post_bytes_with_timeout(b"late", theirs, timeout).unwrap_err();
+            assert!(matches!(refused.source, PostError::Full { len: 4 }), "{refused}");
+            assert!(start.elapsed() >= timeout);
+            expect_all_entangled(&mine, &refused.list.into_ports());
 
-        expect_ports(&port2, &staying);
-        assert_eq!(port2.recv().unwrap().bytes(), b"no ports", "in round {round}");
-        assert_eq!(port2.try_recv().unwrap_err(), RecvError::Empty);
+            expect_ports(&port2, &staying);
+            assert_eq!(port2.recv().unwrap().bytes(), b"no ports", "in round {round}");
+            assert_eq!(port2.try_recv().unwrap_err(), RecvError::Empty);
+        }
     }
 });
 
@@ -402,31 +440,42 @@ fn wait_for_lane(port: MessagePort, strategy: WaitStrategy) -> (Vec<MessagePort>
 // One place is enough: the reader may do nothing more before it hears of the poster.
 alone!(a_poster_wakes_for_the_first_place_on_a_full_lane, || {
     raise_descriptor_limit();
-    for strategy in [WaitStrategy::Adaptive, WaitStrategy::Sleep] {
-        for is_dropped in [false, true] {
-            let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
-            let (mut mine, sleeper) = wait_for_lane(port1, strategy);
-            let message = port2.recv().unwrap();
-            let last = mine.pop().unwrap();
-            // Its room in the ring is not given back meanwhile.
-            let taken = (!is_dropped).then(|| message.take_port().unwrap().unwrap());
-            let held = (!is_dropped).then_some(message);
-            let (_port1, posted) = sleeper.join();
-            posted.unwrap();
-            drop(held);
-            match taken {
-                Some(taken) => expect_entangled(&mine[0], &taken),
-                None => expect_report(&mine[0], CloseReason::Lost),
+    for (setup, _) in full_lanes() {
+        for strategy in [WaitStrategy::Adaptive, WaitStrategy::Sleep] {
+            for is_dropped in [false, true] {
+                let MessageChannel { port1, port2 } = setup.open();
+                expect_first_place(port1, &port2, strategy, is_dropped);
             }
-            let mut messages = port2.drain();
-            for mine in mine[1..].iter().chain([&last]) {
-                let message = messages.next().unwrap();
-                expect_entangled(mine, &message.take_port().unwrap().unwrap());
-            }
-            assert!(messages.next().is_none());
         }
     }
 });
+
+fn expect_first_place(
+    port1: MessagePort,
+    port2: &MessagePort,
+    strategy: WaitStrategy,
+    is_dropped: bool,
+) {
+    let (mut mine, sleeper) = wait_for_lane(port1, strategy);
+    let message = port2.recv().unwrap();
+    let last = mine.pop().unwrap();
+    // Its room in the ring is not given back meanwhile.
+    let taken = (!is_dropped).then(|| message.take_port().unwrap().unwrap());
+    let held = (!is_dropped).then_some(message);
+    let (_port1, posted) = sleeper.join();
+    posted.unwrap();
+    drop(held);
+    match taken {
+        Some(taken) => expect_entangled(&mine[0], &taken),
+        None => expect_report(&mine[0], CloseReason::Lost),
+    }
+    let mut messages = port2.drain();
+    for mine in mine[1..].iter().chain([&last]) {
+        let message = messages.next().unwrap();
+        expect_entangled(mine, &message.take_port().unwrap().unwrap());
+    }
+    assert!(messages.next().is_none());
+}
 
 /// The wait for room on a lane ended with the channel; the list came back.
 fn expect_closed_while_waiting((port, posted): Posted, late: &MessagePort, reason: CloseReason) {
@@ -438,29 +487,44 @@ fn expect_closed_while_waiting((port, posted): Posted, late: &MessagePort, reaso
 
 alone!(a_close_ends_the_wait_for_a_lane, || {
     raise_descriptor_limit();
-    for strategy in [WaitStrategy::Adaptive, WaitStrategy::Sleep] {
-        for is_own in [false, true] {
-            let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
-            let closer = if is_own { port1.closer() } else { port2.closer() };
-            let (mut mine, sleeper) = wait_for_lane(port1, strategy);
-            closer.close();
-            let late = mine.pop().unwrap();
-            expect_closed_while_waiting(sleeper.join(), &late, CloseReason::Closed);
-            if !is_own {
-                assert!(mine.iter().all(|port| port.peer_state() == PeerState::Open));
-                expect_report(&port2, CloseReason::Closed);
-            }
-            drop(port2);
-            for port in &mine {
-                expect_report(port, CloseReason::Lost);
+    for (setup, _) in full_lanes() {
+        for strategy in [WaitStrategy::Adaptive, WaitStrategy::Sleep] {
+            for is_own in [false, true] {
+                let MessageChannel { port1, port2 } = setup.open();
+                expect_end_of_wait(port1, port2, strategy, is_own);
             }
         }
     }
 });
 
-doomed!(
-    a_death_ends_the_wait_for_a_lane,
-    |port: MessagePort, mut peer: Peer| {
+fn expect_end_of_wait(
+    port1: MessagePort,
+    port2: MessagePort,
+    strategy: WaitStrategy,
+    is_own: bool,
+) {
+    let closer = if is_own { port1.closer() } else { port2.closer() };
+    let (mut mine, sleeper) = wait_for_lane(port1, strategy);
+    closer.close();
+    let late = mine.pop().unwrap();
+    expect_closed_while_waiting(sleeper.join(), &late, CloseReason::Closed);
+    if !is_own {
+        assert!(mine.iter().all(|port| port.peer_state() == PeerState::Open));
+        expect_report(&port2, CloseReason::Closed);
+    }
+    drop(port2);
+    for port in &mine {
+        expect_report(port, CloseReason::Lost);
+    }
+}
+
+mod a_death_ends_the_wait_for_a_lane {
+    use super::*;
+
+    doomed!(with_one_lane, Setup::new().limit(0), wait_and_kill, do_nothing);
+    doomed!(with_many_lanes, Setup::new(), wait_and_kill, do_nothing);
+
+    fn wait_and_kill(port: MessagePort, mut peer: Peer) {
         raise_descriptor_limit();
         let (mut mine, sleeper) = wait_for_lane(port, WaitStrategy::Adaptive);
         peer.kill();
@@ -469,16 +533,23 @@ doomed!(
         for port in &mine {
             expect_report(port, CloseReason::Lost);
         }
-    },
-    |_port| loop {
-        std::thread::park();
-    },
-);
+    }
 
-// The reader is slower than the poster, who waits again and again.
-conversation!(
-    more_messages_than_the_lane_holds,
-    |port: MessagePort| {
+    fn do_nothing(_port: MessagePort) {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+mod more_messages_than_the_lane_holds {
+    use super::*;
+
+    // The reader is slower than the poster, who waits again and again, or goes on on a further lane.
+    conversation!(with_one_lane, Setup::new().limit(0), post_ports, take_ports);
+    conversation!(with_many_lanes, Setup::new(), post_ports, take_ports);
+
+    fn post_ports(port: MessagePort) {
         let mine: Vec<_> = (0..1000u64)
             .map(|number| {
                 let MessageChannel { port1: stays, port2: goes } = MessageChannel::new().unwrap();
@@ -491,15 +562,16 @@ conversation!(
         for (number, stays) in mine {
             assert_eq!(stays.recv().unwrap().pod::<u64>().unwrap(), &(number as u64));
         }
-    },
-    |port: MessagePort| {
+    }
+
+    fn take_ports(port: MessagePort) {
         while let Ok(message) = port.recv() {
             let taken = message.take_port().unwrap().unwrap();
             // Most have no other end any more.
             let _ = taken.post_pod(message.pod::<u64>().unwrap());
         }
-    },
-);
+    }
+}
 
 // ---- S-127: the poster runs out of descriptors ----
 

@@ -393,24 +393,31 @@ fn serialisers_that_post_values_that_post_end_from_the_inside_out() {
 #[test]
 fn a_serialiser_that_posts_into_a_ring_that_gets_full() {
     for payload in [1900, 1000, 500] {
-        let MessageChannel { port1, port2 } = Setup::new().capacity(4096).open();
-        let posted = Cell::new(0usize);
-        let inner = || {
-            port1.post_bytes(&[2; 100]).unwrap();
-            posted.set(posted.get() + 1);
-        };
-        // Little room in one piece where the poster stands.
-        for _ in 0..25 {
-            port1.post_bytes(&[0; 100]).unwrap();
-            port2.recv().unwrap();
-        }
-        let outer = Wilful { payload: vec![1; payload], meanwhile: &inner, fails: false };
-        port1.post(&outer).unwrap();
-        let mut received: Vec<_> = port2.drain().collect();
-        assert_eq!(bytes_of(&received.pop().unwrap())[..payload], vec![1; payload]);
-        assert_eq!(received.len(), posted.get());
-        assert!(received.iter().all(|message| message.bytes() == [2; 100]));
+        post_into_a_ring_that_gets_full(Setup::new(), payload);
+        post_into_a_ring_that_gets_full(Setup::new().limit(0), payload);
     }
+    // And no ring would do.
+    post_into_a_ring_that_gets_full(Setup::new(), 5000);
+}
+
+fn post_into_a_ring_that_gets_full(setup: Setup, payload: usize) {
+    let MessageChannel { port1, port2 } = setup.capacity(4096).open();
+    let posted = Cell::new(0usize);
+    let inner = || {
+        port1.post_bytes(&[2; 100]).unwrap();
+        posted.set(posted.get() + 1);
+    };
+    // Little room in one piece where the poster stands.
+    for _ in 0..25 {
+        port1.post_bytes(&[0; 100]).unwrap();
+        port2.recv().unwrap();
+    }
+    let outer = Wilful { payload: vec![1; payload], meanwhile: &inner, fails: false };
+    port1.post(&outer).unwrap();
+    let mut received: Vec<_> = port2.drain().collect();
+    assert_eq!(bytes_of(&received.pop().unwrap())[..payload], vec![1; payload]);
+    assert_eq!(received.len(), posted.get());
+    assert!(received.iter().all(|message| message.bytes() == [2; 100]));
 }
 
 #[test]
@@ -484,7 +491,9 @@ fn a_port_whose_room_is_lent_out_refuses_to_post() {
 fn a_loan_that_is_dropped_sends_nothing() {
     for MessageChannel { port1, port2 } in both_trusts() {
         for _ in 0..1000 {
-            port1.reserve(port1.max_payload()).unwrap().fill(0xff);
+            // In the ring, and in a memory of its own.
+            port1.reserve(port1.max_in_ring() - 16).unwrap().fill(0xff);
+            port1.reserve(port1.max_in_ring() + 1).unwrap().fill(0xff);
         }
         catch_unwind(AssertUnwindSafe(|| {
             let mut loan = port1.reserve(100).unwrap();

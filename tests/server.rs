@@ -144,7 +144,7 @@ meeting!(
         let ports = [first.port, second.port];
         assert_eq!(ports.each_ref().map(MessagePort::trust), [Trust::Trusted, Trust::Untrusted]);
         for port in ports {
-            assert_eq!(port.max_payload(), 4096 / 2 - 32, "the server's choice");
+            assert_eq!(port.max_in_ring(), 4096 / 2 - 32, "the server's choice");
             expect_answer(&port);
         }
     },

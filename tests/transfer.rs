@@ -573,44 +573,47 @@ alone!(the_kicks_of_a_joined_port_stay_here, || {
 // What was forgotten here is no burden there: room, ports, and the right to post.
 #[test]
 fn forgotten_messages_and_loans_stay_here() {
-    with_watchdog(|| {
-        let setup = Setup::new().capacity(4 << 10);
-        let MessageChannel { port1: mine, port2: theirs } = setup.open();
-        let (kept, inside) = channels(4);
-        let mut inside = inside.into_iter();
-        mine.post_bytes(&[1; 1000]).unwrap();
-        mine.post_bytes_with(&[2; 500], inside.next().unwrap()).unwrap();
-        mine.post_bytes_with(&[3; 500], inside.next().unwrap()).unwrap();
-        mine.post_bytes_with(&[4; 20], inside.next().unwrap()).unwrap();
-        mine.post_bytes_with(b"unread", inside.next().unwrap()).unwrap();
-        for _ in 0..2 {
-            std::mem::forget(theirs.recv().unwrap());
-        }
-        // One whose port was taken, with that before it, and one whose port lies on the lane.
-        let message = theirs.recv().unwrap();
-        let third = message.take_port().unwrap().unwrap();
-        std::mem::forget(message);
-        std::mem::forget(theirs.recv().unwrap());
-        std::mem::forget(theirs.reserve(100).unwrap());
-        assert!(matches!(theirs.try_post_bytes(b""), Err(PostError::Busy)));
+    let setup = Setup::new().capacity(4 << 10);
+    with_watchdog(move || forget_and_move(setup.limit(0)));
+    with_watchdog(move || forget_and_move(setup));
+}
 
-        let theirs = moved(theirs);
-        let message = theirs.recv().unwrap();
-        assert_eq!(message.bytes(), b"unread");
-        expect_entangled(&kept[3], &message.take_port().unwrap().unwrap());
-        drop(message);
-        expect_entangled(&kept[1], &third);
-        expect_report(&kept[0], CloseReason::Lost);
-        expect_report(&kept[2], CloseReason::Lost);
-        // All of the room is there again.
-        for number in 0..100 {
-            let bytes = support::pattern(number, mine.max_payload());
-            mine.try_post_bytes(&bytes).unwrap();
-            assert_eq!(theirs.try_recv().unwrap().bytes(), bytes);
-            theirs.post_bytes(b"not busy").unwrap();
-            expect_bytes(&mine, b"not busy");
-        }
-    });
+fn forget_and_move(setup: Setup) {
+    let MessageChannel { port1: mine, port2: theirs } = setup.open();
+    let (kept, inside) = channels(4);
+    let mut inside = inside.into_iter();
+    mine.post_bytes(&[1; 1000]).unwrap();
+    mine.post_bytes_with(&[2; 500], inside.next().unwrap()).unwrap();
+    mine.post_bytes_with(&[3; 500], inside.next().unwrap()).unwrap();
+    mine.post_bytes_with(&[4; 20], inside.next().unwrap()).unwrap();
+    mine.post_bytes_with(b"unread", inside.next().unwrap()).unwrap();
+    for _ in 0..2 {
+        std::mem::forget(theirs.recv().unwrap());
+    }
+    // One whose port was taken, with that before it, and one whose port lies on the lane.
+    let message = theirs.recv().unwrap();
+    let third = message.take_port().unwrap().unwrap();
+    std::mem::forget(message);
+    std::mem::forget(theirs.recv().unwrap());
+    std::mem::forget(theirs.reserve(100).unwrap());
+    assert!(matches!(theirs.try_post_bytes(b""), Err(PostError::Busy)));
+
+    let theirs = moved(theirs);
+    let message = theirs.recv().unwrap();
+    assert_eq!(message.bytes(), b"unread");
+    expect_entangled(&kept[3], &message.take_port().unwrap().unwrap());
+    drop(message);
+    expect_entangled(&kept[1], &third);
+    expect_report(&kept[0], CloseReason::Lost);
+    expect_report(&kept[2], CloseReason::Lost);
+    // All of the room is there again.
+    for number in 0..100 {
+        let bytes = support::pattern(number, mine.max_in_ring());
+        mine.try_post_bytes(&bytes).unwrap();
+        assert_eq!(theirs.try_recv().unwrap().bytes(), bytes);
+        theirs.post_bytes(b"not busy").unwrap();
+        expect_bytes(&mine, b"not busy");
+    }
 }
 
 // A port arrives with the default way of waiting: it sleeps, though its former holder had it spin.

@@ -1,4 +1,4 @@
-//! A memfd of arbitrary contents, size and seals.
+//! A memfd of arbitrary contents, size and seals, as a channel's segment or as a grown ring.
 
 use std::os::fd::AsFd;
 
@@ -16,11 +16,22 @@ struct Script {
     longer: i32,
     seals: u8,
     sealable: bool,
+    grown: Grown,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Grown {
+    No,
+    /// Of any capacity, or of the one that is told.
+    Yes { told: Option<u8> },
 }
 
 pub fn attach(data: &[u8]) {
     let Some(script) = crate::script::<Script>(data) else { return };
-    let honest = script.capacity.map(|exponent| 1u64 << (exponent % 40));
+    let mut honest = script.capacity.map(|exponent| 1u64 << (exponent % 40));
+    if let Grown::Yes { .. } = script.grown {
+        honest[1] = 0;
+    }
     let (mut words, len) = fuzzing::identity(honest);
     for &(place, word) in &script.changes {
         words[usize::from(place) % words.len()] = word;
@@ -33,9 +44,21 @@ pub fn attach(data: &[u8]) {
     let seals = SealFlags::from_bits_retain(script.seals.into());
     let sealed = fcntl_add_seals(memfd.as_fd(), seals).is_ok();
     let needed = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW;
-    if let Ok(capacities) = fuzzing::attach(memfd) {
+    let attached = match script.grown {
+        Grown::No => fuzzing::attach(memfd),
+        Grown::Yes { told } => {
+            let told = told.map(|exponent| 1 << (exponent % 40));
+            let attached = fuzzing::attach_grown(memfd, told);
+            if let (Ok([capacity, _]), Some(told)) = (&attached, told) {
+                assert_eq!(*capacity, told, "as told");
+            }
+            attached
+        }
+    };
+    if let Ok(capacities) = attached {
         assert!(sealed && seals.contains(needed), "only sealed memory");
         assert_eq!(len, fuzzing::identity(capacities).1, "only of the right size");
-        assert!(capacities.iter().all(|capacity| (4 << 10..=1 << 30).contains(capacity)));
+        let rings = if let Grown::No = script.grown { &capacities[..] } else { &capacities[..1] };
+        assert!(rings.iter().all(|capacity| (4 << 10..=1 << 30).contains(capacity)));
     }
 }

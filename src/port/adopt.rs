@@ -1,13 +1,12 @@
 //! Taking ports that somebody else has given away: verify → map → adopt.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crate::SealedBuffer;
-use crate::block::{NotSealed, View};
 use crate::epoch;
 use crate::error::{AttachError, TakeError};
-use crate::lane::{Arrival, Attaching, BufferArrival, Incoming, NotHere, Outgoing, PortArrival};
+use crate::lane::{Arrival, Attaching, Incoming, NotHere, Outgoing, PortArrival};
+use crate::layout::Side;
 use crate::line::Line;
 use crate::segment::Segment;
 use crate::steps::{Step, reach};
@@ -99,8 +98,8 @@ impl Message<'_> {
         }
         match self.receiver().take_from(parcel, false) {
             Ok(Some(Arrival::Buffer(arrival))) => {
-                let is_trusted = self.receiver().hold().endpoint.trust() == Trust::Trusted;
-                open(arrival, is_trusted).map(Some).map_err(|error| self.not_here(error))
+                let buffer = arrival.open().map(SealedBuffer::from_sealed);
+                buffer.map(Some).ok_or_else(|| self.not_here(NotHere::Broken))
             }
             Ok(_) => Ok(None),
             Err(error) => Err(self.not_here(error)),
@@ -133,6 +132,10 @@ impl Message<'_> {
         let count = TakeError::Count { expected: N, found };
         if found != N {
             return Err(count);
+        }
+        if let Some(parcel) = self.parcel() {
+            // All of them before the first is taken: who runs out of memory has taken none.
+            self.receiver().map_all(parcel, false).map_err(|error| self.not_here(error))?;
         }
         let mut buffers = Vec::with_capacity(N);
         while let Some(buffer) = self.take_buffer()? {
@@ -197,24 +200,13 @@ impl Message<'_> {
     pub fn take_all_ports(&self) -> Result<Vec<MessagePort>, TakeError> {
         if let Some(parcel) = self.parcel() {
             // All of them before the first is adopted: who runs out of memory has taken none.
-            self.receiver().map_ports(parcel).map_err(|error| self.not_here(error))?;
+            self.receiver().map_all(parcel, true).map_err(|error| self.not_here(error))?;
         }
         let mut ports = Vec::with_capacity(self.port_count());
         while let Some(port) = self.take_port()? {
             ports.push(port);
         }
         Ok(ports)
-    }
-}
-
-/// Makes a buffer of what arrived.
-fn open(arrival: BufferArrival, is_trusted: bool) -> Result<SealedBuffer, NotHere> {
-    let BufferArrival { memfd, len } = arrival;
-    let memfd = memfd.into_owned().ok_or(NotHere::Broken)?;
-    match View::new(memfd.as_fd(), len, is_trusted) {
-        Ok(view) => Ok(SealedBuffer::from_sealed(view.held_by(memfd))),
-        Err(NotSealed::Broken) => Err(NotHere::Broken),
-        Err(NotSealed::Os(errno)) => Err(NotHere::Refused(errno)),
     }
 }
 
@@ -233,10 +225,11 @@ pub(super) fn adopt(arrival: PortArrival, carrier: Trusts) -> Result<MessagePort
     if trusts.port == Trust::Untrusted {
         check_limits(&segment, standing.side, carrier.accepts)?;
     }
-    let [posts_to, reads] = grown;
+    let ([posts_to, reads], side) = (grown, standing.side);
+    let limit = |side: Side| *side.of(&segment.shape().limit);
     let grown = [
-        posts_to.map(|ring| attach_grown(ring, standing.next)).transpose()?,
-        reads.map(|ring| attach_grown(ring, standing.read)).transpose()?,
+        posts_to.map(|ring| attach_grown(ring, standing.next, limit(side))).transpose()?,
+        reads.map(|ring| attach_grown(ring, standing.read, limit(side.other()))).transpose()?,
     ];
     reach(Step::Mapped);
     let word = &standing.side.of(&segment.header().sides).epoch;
@@ -252,10 +245,13 @@ pub(super) fn adopt(arrival: PortArrival, carrier: Trusts) -> Result<MessagePort
     Ok(MessagePort::assemble(Standing { epoch, ..standing }, parts, trusts, strategy))
 }
 
-/// A grown ring in which a port stands at `place`.
-fn attach_grown(ring: Attaching, place: Place) -> Result<Segment, AttachError> {
+/// A grown ring in which a port stands at `place`. None is larger than the limit.
+fn attach_grown(ring: Attaching, place: Place, limit: u64) -> Result<Segment, AttachError> {
     let segment = ring.attach()?;
     let [capacity, _] = segment.shape().capacity;
+    if capacity > limit {
+        return Err(AttachError::Limit { found: capacity, accepts: limit });
+    }
     let is_inside = place.grown.is_some_and(|at| at < capacity);
     if is_inside { Ok(segment) } else { Err(AttachError::NotAPort) }
 }

@@ -7,6 +7,7 @@ use crate::lane::{Arrival, Incoming, NotHere, is_seqpacket};
 use crate::line::{Heard, Line};
 use crate::sync::Ordering;
 
+use super::Trust;
 use super::parcels::Parcel;
 use super::receive::Receiver;
 
@@ -22,16 +23,20 @@ impl Receiver {
             return Ok(None);
         }
         self.fetch(parcel)?;
-        self.parcels().take(parcel, is_port).map_err(NotHere::Refused)
+        self.parcels().take(parcel, is_port, self.is_trusted()).map_err(NotHere::Refused)
     }
 
-    /// Finds memory for all ports of a message.
-    pub(super) fn map_ports(&self, parcel: &Parcel) -> Result<(), NotHere> {
+    /// Finds memory for all ports, or buffers, of a message.
+    pub(super) fn map_all(&self, parcel: &Parcel, is_port: bool) -> Result<(), NotHere> {
         if parcel.left() == [0, 0] || !self.is_original() {
             return Ok(());
         }
         self.fetch(parcel)?;
-        self.parcels().map(parcel).map_err(NotHere::Refused)
+        self.parcels().map(parcel, is_port, self.is_trusted()).map_err(NotHere::Refused)
+    }
+
+    fn is_trusted(&self) -> bool {
+        self.hold().endpoint.trust() == Trust::Trusted
     }
 
     /// Takes the parcel of a message off the lane, unless that was done.

@@ -129,6 +129,8 @@ impl Receiver {
         self.beyond().was_used();
         self.queue().follow(Region::new(Arc::new(segment), Side::First));
         reach(Step::Followed);
+        // The poster may want to come back.
+        self.give_back();
         self.leave_rings();
         Ok(())
     }
@@ -194,6 +196,9 @@ impl Receiver {
             self.place_payload(aside, memory, record.rare.ring(), offset, len)?;
         }
         self.queue().take(&record);
+        if record.rare.ring() != 0 && self.beyond().warm_since.get().is_none() {
+            self.beyond().was_used();
+        }
         self.beyond().received.add(bytes);
         aside.set_outside(bytes);
         let is_over = !matches!(aside.place(), Where::First { .. } | Where::Grown { .. });
@@ -302,7 +307,7 @@ impl Receiver {
             // It can still be written: so copied, as what is in the ring. It is not handed back.
             let copied = aside.copy(len, |into| warm::copy_out(memfd.as_fd(), into));
             let copied = copied.map_err(|_| NotHere::Refused(Errno::NOMEM))?;
-            return copied.map_err(|error| error.map_or(NotHere::Broken, NotHere::Refused));
+            return copied.map_err(|error| error.map_or(NotHere::Broken, NotHere::because));
         }
         let reading = self.reading(memfd, len)?;
         aside.set_place(Where::Large(Payload::Warm(reading, len)));
@@ -311,14 +316,14 @@ impl Receiver {
 
     /// The block that a descriptor stands for, mapped now or earlier.
     fn reading(&self, memfd: std::os::fd::OwnedFd, len: usize) -> Result<Arc<Reading>, NotHere> {
-        let id = Reading::id_of(memfd.as_fd()).map_err(NotHere::Refused)?;
+        let id = Reading::id_of(memfd.as_fd()).map_err(NotHere::because)?;
         let mut readings = self.beyond().readings.borrow_mut();
         let known = readings.iter().find(|reading| reading.id() == id);
         if let Some(known) = known {
             let fits = len as u64 <= known.capacity();
             return if fits { Ok(Arc::clone(known)) } else { Err(NotHere::Broken) };
         }
-        let mapped = Reading::map(memfd.as_fd(), len as u64).map_err(NotHere::Refused)?;
+        let mapped = Reading::map(memfd.as_fd(), len as u64).map_err(NotHere::because)?;
         let reading = Arc::new(mapped.ok_or(NotHere::Broken)?);
         readings.push(Arc::clone(&reading));
         // What the poster does not keep, nor need we.
@@ -350,7 +355,7 @@ impl Receiver {
 
 fn not_here(error: AttachError) -> NotHere {
     match error {
-        AttachError::Os(error) => NotHere::Refused(crate::packet::errno(error)),
+        AttachError::Os(error) => NotHere::because(crate::packet::errno(error)),
         _ => NotHere::Broken,
     }
 }

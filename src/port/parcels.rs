@@ -260,22 +260,35 @@ impl Parcels {
 
     /// The next port, or buffer, of a parcel that was fetched. It stays where it is if there is no memory
     /// for it.
-    pub(super) fn take(&self, parcel: &Parcel, is_port: bool) -> Result<Option<Arrival>, Errno> {
+    pub(super) fn take(
+        &self,
+        parcel: &Parcel,
+        is_port: bool,
+        is_trusted: bool,
+    ) -> Result<Option<Arrival>, Errno> {
         let mut here = self.here.borrow_mut();
         let Some(Held::Unpacked(arrivals)) = here.get_mut(&parcel.number) else { return Ok(None) };
         let place = arrivals.iter().position(|arrival| arrival.is_port() == is_port);
         let Some(place) = place else { return Ok(None) };
         if let Some(next) = arrivals.get_mut(place) {
-            next.map()?;
+            next.map(is_trusted)?;
             parcel.count(is_port);
         }
         Ok(arrivals.remove(place))
     }
 
-    /// Finds memory for all ports of a parcel that was fetched.
-    pub(super) fn map(&self, parcel: &Parcel) -> Result<(), Errno> {
+    /// Finds memory for all ports, or buffers, of a parcel that was fetched.
+    pub(super) fn map(
+        &self,
+        parcel: &Parcel,
+        is_port: bool,
+        is_trusted: bool,
+    ) -> Result<(), Errno> {
         match self.here.borrow_mut().get_mut(&parcel.number) {
-            Some(Held::Unpacked(arrivals)) => arrivals.iter_mut().try_for_each(Arrival::map),
+            Some(Held::Unpacked(arrivals)) => arrivals
+                .iter_mut()
+                .filter(|arrival| arrival.is_port() == is_port)
+                .try_for_each(|arrival| arrival.map(is_trusted)),
             Some(Held::Packed(_)) | None => Ok(()),
         }
     }

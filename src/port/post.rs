@@ -232,7 +232,7 @@ impl Sender {
         self.check()?;
         self.take_turn()?;
         // Room for what buffers that go with it need.
-        let with_buffers = len as u64 + u64::from(OUTSIDE_LEN);
+        let with_buffers = (len as u64).saturating_add(OUTSIDE_LEN.into());
         if with_buffers > self.max_in_ring() as u64 {
             return Loan::large(self, self.make_large(len as u64, patience)?, patience);
         }

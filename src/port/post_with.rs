@@ -145,6 +145,15 @@ impl Sender {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// ```compile_fail,E0382
+/// # use zeroport::{Buffer, MessageChannel, transfer};
+/// # let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// # let mut buffer = Buffer::new(1)?;
+/// port1.post_bytes_with(b"", transfer![buffer])?;
+/// buffer[0] = 1;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// Two ports that lie unread in each other's queues keep each other alive, though nobody can reach
 /// them; the kernel finds such cycles, but only when some Unix socket is next closed.
 impl MessagePort {

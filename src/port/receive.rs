@@ -194,6 +194,8 @@ impl Receiver {
         for _ in 0..MAX_LINKS {
             let found = self.queue.peek();
             if self.queue.has_gone_back() {
+                // The link that stood there is read, too: who waits for an empty ring waits for that.
+                self.give_back();
                 self.leave_rings();
             }
             match found {

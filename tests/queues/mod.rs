@@ -8,8 +8,11 @@
 #![allow(dead_code, unused_macros, unused_imports)] // each test file uses a part
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing)]
 
+use rkyv::rancor::Fallible;
+use rkyv::{Archive, Place, Serialize};
 use zeroport::{
-    Buffer, ChannelOptions, Message, MessageChannel, MessagePort, PostError, TransferList,
+    Buffer, ChannelOptions, EncodeError, Message, MessageChannel, MessagePort, PostError, Tagged,
+    TransferList,
 };
 
 use crate::support::pattern;
@@ -183,5 +186,35 @@ pub(crate) fn check_of_row(message: &Message<'_>, number: u64, max_in_ring: usiz
     if kind.has_port {
         let [theirs] = message.take_ports().unwrap();
         assert_eq!(theirs.recv().unwrap().pod::<u64>().unwrap(), &number);
+    }
+}
+
+/// A value whose serialiser does something in the middle of its work.
+pub(crate) struct Busy<'a> {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) meanwhile: &'a dyn Fn(),
+}
+
+impl Tagged for Busy<'_> {
+    const NAME: &'static str = "test.Busy";
+}
+
+impl Archive for Busy<'_> {
+    type Archived = rkyv::vec::ArchivedVec<u8>;
+    type Resolver = rkyv::vec::VecResolver;
+
+    fn resolve(&self, resolver: Self::Resolver, out: Place<Self::Archived>) {
+        rkyv::vec::ArchivedVec::resolve_from_len(self.payload.len(), resolver, out);
+    }
+}
+
+impl<S> Serialize<S> for Busy<'_>
+where
+    S: Fallible<Error = EncodeError> + rkyv::ser::Writer + rkyv::ser::Allocator + ?Sized,
+{
+    fn serialize(&self, serializer: &mut S) -> Result<Self::Resolver, S::Error> {
+        let resolver = rkyv::vec::ArchivedVec::serialize_from_slice(&self.payload, serializer)?;
+        (self.meanwhile)();
+        Ok(resolver)
     }
 }

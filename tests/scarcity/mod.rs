@@ -14,7 +14,8 @@ pub(crate) struct Scarcity {
 
 impl Scarcity {
     pub(crate) fn new(free: usize) -> Self {
-        // All numbers below the limit must be in use for the limit to be exact.
+        // All numbers below the limit must be in use for the limit to be exact, also after a trim.
+        zeroport::trim();
         let numbers = std::fs::read_dir("/proc/self/fd").unwrap();
         let number = |entry: std::io::Result<std::fs::DirEntry>| {
             entry.unwrap().file_name().to_str().unwrap().parse::<i32>().unwrap()
