@@ -18,7 +18,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::block::{NotSealed, Sealed, View};
+use crate::block::{NotSealed, Sealed, View, file_len};
 use crate::error::AttachError;
 use crate::fork::ForkSafeFd;
 use crate::packet::{self, Ahead, MAX_FDS, errno};
@@ -156,11 +156,11 @@ impl Arrival {
         matches!(self, Self::Port(_))
     }
 
-    /// Bytes of a buffer, as its ticket tells; 0 for a port.
-    pub(crate) fn buffer_len(&self) -> u64 {
+    /// Bytes of a buffer's memory, as its ticket tells; 0 for a port.
+    pub(crate) fn buffer_bytes(&self) -> u64 {
         match self {
             Self::Port(_) => 0,
-            Self::Buffer(buffer) => buffer.len,
+            Self::Buffer(buffer) => file_len(buffer.len),
         }
     }
 

@@ -18,13 +18,14 @@
 //!
 //! * [`spawn`] starts a child process with a port, [`parent_port`] is the child's end;
 //!   [`MessageChannel::new`] makes both ends here, for two threads. [`ChannelOptions`] sets
-//!   capacities, [trust](Trust) and [waiting](WaitStrategy) for either way.
+//!   capacities, limits, [trust](Trust) and [waiting](WaitStrategy) for either way.
 //! * [`Server`] and [`connect`] bring programs together that did not start each other: at a path, or at
 //!   an abstract name ([`Address`]). Each side learns who the other is ([`Credentials`]).
 //! * [`MessagePort`] has all the verbs: posting, receiving, closing. Its page is the reference for
 //!   [`Sender`] and [`Receiver`], too.
-//! * [`Message`] is what was received: bytes, plain data or a value, where it lies, and the ports that
-//!   came with it.
+//! * [`Message`] is what was received: bytes, plain data or a value, where it lies, and the ports and
+//!   buffers that came with it.
+//! * [`Buffer`] is memory of its own, to be filled and then given away without a copy.
 //!
 //! # Payloads
 //!
@@ -41,6 +42,7 @@
     doc = "| values: strings, vectors, enums, … | `post` | `get` | the feature `rkyv` |"
 )]
 //! | whatever is written in place | [`reserve`](MessagePort::reserve), [`Loan::publish`] | as it was tagged | nothing |
+//! | a [`Buffer`], beside one of these | [`post_bytes_with`](MessagePort::post_bytes_with) and its like | [`take_buffers`](Message::take_buffers) | nothing |
 //!
 //! ```
 //! use zeroport::MessageChannel;
@@ -55,6 +57,25 @@
 //!
 //! All of them carry a [tag](Tagged) of their type. Reading as another type is an error, as are bytes
 //! that are not a valid value; either costs that message only.
+//!
+//! A payload of up to [`max_in_ring`](MessagePort::max_in_ring) bytes travels in the ring. A longer one, up to
+//! 4 GiB (a value: 2 GiB), has a memory of its own, and is read there; the verbs are the same. Whoever
+//! wants to fill such memory in place uses a loan, or a buffer, which can also be kept, and given on:
+//!
+//! ```
+//! use zeroport::{Buffer, MessageChannel, transfer};
+//!
+//! let MessageChannel { port1, port2 } = MessageChannel::new()?;
+//! port1.post_bytes(&vec![7; 1 << 20])?;
+//! assert_eq!(port2.recv()?.bytes().len(), 1 << 20);
+//!
+//! let mut buffer = Buffer::new(8 << 20)?;
+//! buffer.as_pod_slice_mut::<u64>()?.fill(7);
+//! port1.post_bytes_with(b"sevens", transfer![buffer])?;
+//! let [buffer] = port2.recv()?.take_buffers()?; // read-only from now on, for everybody
+//! assert!(buffer.pod_slice::<u64>()?.iter().all(|seven| *seven == 7));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # Ports in messages
 //!
@@ -90,8 +111,8 @@
     doc = "* `post_with`, [`post_bytes_with`](MessagePort::post_bytes_with),"
 )]
 //!   [`post_pod_with`](MessagePort::post_pod_with) and [`Loan::publish_with`] take a [`TransferList`],
-//!   made by [`transfer!`], or from one port, an array, a vector. All of it goes, or nothing:
-//!   [`TransferError`] hands the list back.
+//!   made by [`transfer!`], or from one port or [buffer](Buffer), an array, a vector. All of it goes, or
+//!   nothing: [`TransferError`] hands the list back.
 //! * Programs with their own way to pass descriptors use
 //!   [`into_descriptors`](MessagePort::into_descriptors) and
 //!   [`from_descriptors`](MessagePort::from_descriptors).
@@ -111,9 +132,15 @@
 //!
 //! * Messages of one port arrive once, whole, and in the order of their posts, whatever their kind.
 //!   Between two channels no order is promised.
-//! * A post returns when its message is visible to the other side; it never waits for the other side
-//!   to run, only for room: `post` as long as it takes, `try_post` not at all, `post_timeout` so
-//!   long. Two sides that post and never receive wait for each other.
+//! * A post returns when its message is visible to the other side; it does not wait for the other side to
+//!   run. What does not fit in the ring waits in larger ones, by which the queue grows, until as many bytes
+//!   wait as the [limit](ChannelOptions::limit) allows: 256 MiB in each direction unless told otherwise.
+//!   Then `post` waits for room as long as it takes, `post_timeout` so long, and `try_post` is
+//!   [`Full`](PostError::Full). Two sides that post and never receive wait for each other in the end.
+//! * Before the queue grows, a post watches a reader that is awake, for a moment: `try_post` at most 0.1 ms,
+//!   the others 5 ms. It may make room sooner.
+//! * The memory that a queue has grown by goes back to the system as it is read, and what is left of it when
+//!   the reader has nothing to do for a tenth of a second.
 //! * [`recv`](MessagePort::recv) waits, [`try_recv`](MessagePort::try_recv) does not,
 //!   [`recv_timeout`](MessagePort::recv_timeout) so long; [`drain`](MessagePort::drain) takes what is
 //!   there. Signals do not end a wait.
@@ -121,9 +148,9 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use zeroport::{MessageChannel, PostError, WaitStrategy};
+//! use zeroport::{ChannelOptions, MessageChannel, PostError, WaitStrategy};
 //!
-//! let MessageChannel { port1, port2 } = MessageChannel::new()?;
+//! let MessageChannel { port1, port2 } = ChannelOptions::new().limit(0).open()?; // never grows
 //! port1.set_wait_strategy(WaitStrategy::Spin);
 //! while port1.try_post_pod(&7u64).is_ok() {} // until the ring is full
 //! let refused = port1.post_bytes_timeout(&[0; 100], Duration::from_millis(1));
@@ -149,8 +176,9 @@
 //! Each verb has an error of its own, which says what happened, with the number and the limit, and
 //! what to do: [`OpenError`], [`SpawnError`], [`ParentPortError`] ([`AttachError`] inside),
 //! [`PostError`] ([`BatchError`] or [`TransferError`] around it), [`RecvError`], [`DecodeError`],
-//! [`TakeError`] ([`AttachError`] inside). A failed post has posted nothing, and what was to be posted
-//! is still the caller's. Strangers that do not come together are told why by [`BindError`],
+//! [`TakeError`] ([`AttachError`] inside), [`BufferError`]. A failed post has posted nothing, and what was
+//! to be posted is still the caller's. Where descriptors or memory have run out, nothing is lost on either
+//! side: free some, and call again. Strangers that do not come together are told why by [`BindError`],
 //! [`AcceptError`], [`AdmitError`] and [`ConnectError`] ([`AddressError`] inside). All are
 //! `Send + Sync + 'static`.
 //!
@@ -165,6 +193,7 @@
 //! | [`Closer`] | yes | yes | closes from any thread; `Clone` |
 //! | [`Server`] | yes | yes | several threads may accept |
 //! | [`Caller`], [`Credentials`], [`Address`] | yes | yes | |
+//! | [`Buffer`], [`SealedBuffer`] | yes | yes | memory like any other |
 //! | [`Message`], [`Loan`], [`Drain`] | no | no | stay with their port |
 //! | [`ChannelOptions`], [`Trust`], [`WaitStrategy`], [`PeerState`], [`CloseReason`] | yes | yes | plain values |
 //! | [`Transferable`] | yes | no | holds a port |
@@ -179,9 +208,11 @@
 //!
 //! On a [`Trusted`](Trust::Trusted) channel, the default except between a [`Server`] and its callers,
 //! payloads are validated and then read in shared memory: all its holders must be our own processes. On an
-//! [`Untrusted`](Trust::Untrusted) one they are copied, then validated: a hostile other side can send
-//! nonsense and end the channel, no more. Positions, lengths and tags are checked in either case; who
-//! breaks the protocol is reported as [`Violated`](CloseReason::Violated).
+//! [`Untrusted`](Trust::Untrusted) one they are copied, then validated; large ones, and buffers, lie in memory
+//! that nobody can change any more, and are read there. A hostile other side can send
+//! nonsense and end the channel, no more. Positions, lengths, tags and descriptors are checked in either
+//! case; who breaks the protocol is reported as [`Violated`](CloseReason::Violated). SECURITY.md, beside
+//! the source, says what is promised and what is not.
 //!
 //! A port that comes in a message is [untrusted](MessagePort::trust) if it was so at its sender, or if
 //! the port that brings it is. An end of a trusted channel is not given away on an untrusted port

@@ -46,9 +46,23 @@ pub(crate) const fn record_len(payload_len: u64) -> u64 {
 pub(crate) struct Outside {
     /// Bytes of a payload that has a memory of its own; 0 if the payload is in the ring.
     pub(crate) large: u64,
-    /// Bytes of all buffers.
+    /// Bytes of memory of all buffers: each a whole number of pages.
     pub(crate) buffers: u64,
 }
+
+impl Outside {
+    /// Bytes of memory that count toward the limit. `None`: no number, so no honest poster's.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        let large = match self.large {
+            0 => 0,
+            large => large.checked_next_multiple_of(PAGE)?,
+        };
+        large.checked_add(self.buffers)
+    }
+}
+
+/// Memory is counted in pages, of this length on every machine.
+const PAGE: u64 = 4096;
 
 /// Bytes of an [`Outside`].
 pub(crate) const OUTSIDE_LEN: u32 = size_of::<Outside>() as u32;

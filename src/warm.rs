@@ -41,7 +41,6 @@ const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlag
 /// The part of a block's length by which it may be longer than asked for, so that payloads of about one
 /// length share blocks.
 const SLACK_SHARE: u64 = 8;
-const MIN_STEP: u64 = 64 << 10;
 
 /// Both sides' view of a block.
 #[derive(Debug)]
@@ -85,7 +84,7 @@ impl Block {
     /// Makes a block for payloads of this length and a little more. All of it is allocated, so that want
     /// of memory shows here and not as a signal.
     pub(crate) fn create(len: u64) -> Result<Self, Errno> {
-        let step = (len / SLACK_SHARE).next_power_of_two().max(MIN_STEP);
+        let step = (len / SLACK_SHARE).next_power_of_two().max(HEADER_LEN);
         let len = HEADER_LEN + len.next_multiple_of(step);
         let memfd = memfd::make()?;
         ftruncate(&memfd, len)?;

@@ -392,7 +392,7 @@ fn expect_ports(port: &MessagePort, staying: &[MessagePort]) {
     }
 }
 
-alone!(full_lanes_refuse_and_hand_back, || {
+alone!(a_full_lane_refuses_and_hands_back, || {
     raise_descriptor_limit();
     for (setup, lanes) in full_lanes() {
         let MessageChannel { port1, port2 } = setup.capacity(1 << 20).open();

@@ -200,14 +200,17 @@ fn a_hundred_hops(stations: &[Station], setup: Setup, longest: usize) {
         );
         (poster.join().expect("the poster"), reader.join().expect("the reader"))
     });
-    if setup.strategy == WaitStrategy::Sleep && setup.capacities[0] == SMALL.capacities[0] {
+    if setup.strategy == WaitStrategy::Sleep && setup.limits[0] <= LIMITED.limits[0] {
         assert!(sender.sleeps() > 0, "the poster never slept for room");
     }
     let fixed = MessagePort::join(sender, receiver).expect("both halves");
     expect_end(&fixed, CloseReason::Closed);
 }
 
-const SMALL: Setup = Setup::new().capacity(4096);
+/// One ring that is soon full; a queue that grows from it; and one that is soon as long as it may be.
+const SMALL: Setup = Setup::new().capacity(4096).limit(0);
+const GROWING: Setup = Setup::new().capacity(4096);
+const LIMITED: Setup = Setup::new().capacity(4096).limit(64 << 10);
 
 macro_rules! a_hundred_hops {
     ($name:ident, $setup:expr, $longest:expr) => {
@@ -232,6 +235,11 @@ mod a_hundred_hops_in_traffic {
     a_hundred_hops!(small_ring, SMALL, LONG);
     a_hundred_hops!(small_ring_sleep, SMALL.strategy(Sleep), LONG);
     a_hundred_hops!(small_ring_untrusted, SMALL.strategy(Sleep).untrusted(), LONG);
+    a_hundred_hops!(growing, GROWING, LONG);
+    a_hundred_hops!(growing_untrusted, GROWING.untrusted(), LONG);
+    a_hundred_hops!(limited, LIMITED, LONG);
+    a_hundred_hops!(limited_sleep, LIMITED.strategy(Sleep), LONG);
+    a_hundred_hops!(limited_untrusted, LIMITED.strategy(Sleep).untrusted(), LONG);
 }
 
 // S-103: both ends are on their way at once.
@@ -668,7 +676,7 @@ mod wake_ups {
         let messages = rounds(2_000);
         let ring = make_ring(stations, Setup::new());
         let MessageChannel { port1: fixed, port2: moving } =
-            Setup::new().strategy(WaitStrategy::Sleep).open();
+            Setup::new().limit(0).strategy(WaitStrategy::Sleep).open();
         let (mut n, mut refused) = (0, None);
         while refused.is_none() {
             match fixed.try_post_pod_with(&n, port_for(n)) {

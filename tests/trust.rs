@@ -207,9 +207,11 @@ alone!(no_word_of_the_segment_or_the_sender_decides, || {
             change(&mut parts.ticket);
             let segment = File::from(parts.descriptors[0].try_clone().unwrap());
             for byte in [0x00, 0xff, 0x04] {
-                // What is reserved in the identity, and what comes after the control words.
-                segment.write_all_at(&[byte; 88], 40).unwrap();
-                segment.write_all_at(&[byte; 0x1000 - 0x280], 0x280).unwrap();
+                // Whether memory is used again, what is reserved in the identity, and what comes after
+                // the control words.
+                segment.write_all_at(&[byte & 1], 56).unwrap();
+                segment.write_all_at(&[byte; 64], 64).unwrap();
+                segment.write_all_at(&[byte; 0x1000 - 0x300], 0x300).unwrap();
             }
             adopt(&parts.ticket, parts.descriptors).trust()
         })

@@ -28,8 +28,11 @@ const STRATEGIES: [WaitStrategy; 3] = [Adaptive, Spin, Sleep];
 const FOR_EVER: Duration = Duration::from_secs(1 << 40);
 const SHORT: Duration = Duration::from_millis(30);
 
+/// One small ring in each direction, which gets full.
+const SMALL: Setup = Setup::new().capacity(4096).limit(0);
+
 fn channel(strategy: WaitStrategy) -> (MessagePort, MessagePort) {
-    let MessageChannel { port1, port2 } = Setup::new().capacity(4096).strategy(strategy).open();
+    let MessageChannel { port1, port2 } = SMALL.strategy(strategy).open();
     (port1, port2)
 }
 
@@ -120,7 +123,7 @@ in_all_ways!(
 
 in_all_ways!(
     a_timed_post_without_room_ends_not_before_its_time,
-    Setup::new().capacity(4096),
+    SMALL,
     |port| {
         let posted = fill(&port);
         for timeout in [Duration::ZERO, Duration::from_micros(300), SHORT] {
@@ -373,10 +376,13 @@ fn two_halves_that_sleep_on_one_line_each_get_their_own_bell() {
 mod four_halves_in_small_rings {
     use super::*;
 
-    const SETUP: Setup = Setup::new().capacity(4096);
+    /// A little more than the ring.
+    const GROWING: Setup = SMALL.limit(16 << 10);
 
-    conversation!(sleep, SETUP.strategy(Sleep), talk_in_halves, talk_in_halves);
-    conversation!(adaptive, SETUP, talk_in_halves, talk_in_halves);
+    conversation!(sleep, SMALL.strategy(Sleep), talk_in_halves, talk_in_halves);
+    conversation!(adaptive, SMALL, talk_in_halves, talk_in_halves);
+    conversation!(growing_sleep, GROWING.strategy(Sleep), talk_in_halves, talk_in_halves);
+    conversation!(growing_adaptive, GROWING, talk_in_halves, talk_in_halves);
 }
 
 fn talk_in_halves(port: MessagePort) {

@@ -20,7 +20,9 @@ fn rounds() -> u64 {
 }
 
 const LARGE: Setup = Setup::new().capacity(256 << 10);
-const SMALL: Setup = Setup::new().capacity(4096).strategy(Sleep);
+/// One ring that gets full, and a queue that grows a little before it does.
+const SMALL: Setup = Setup::new().capacity(4096).limit(0).strategy(Sleep);
+const LIMITED: Setup = SMALL.limit(16 << 10);
 
 /// A poster that relies on the reader's barrier, as after some time in any stream.
 fn hunt(port: MessagePort, strategy: WaitStrategy) {
@@ -72,24 +74,30 @@ conversation!(
     |port| answer_bursts(&port),
 );
 
-conversation!(
-    little_room,
-    SMALL,
-    |port| {
-        let (sender, _receiver) = port.split();
-        post_into_little_room(&sender, rounds());
-        assert!(sender.sleeps() > 0, "never waited");
-    },
-    |port| {
-        let (_sender, receiver) = port.split();
-        read_from_little_room(&receiver, rounds());
-    },
-);
+fn wait_for_room(port: MessagePort) {
+    let (sender, _receiver) = port.split();
+    post_into_little_room(&sender, rounds());
+    assert!(sender.sleeps() > 0, "never waited");
+}
+
+fn make_room(port: MessagePort) {
+    let (_sender, receiver) = port.split();
+    read_from_little_room(&receiver, rounds());
+}
+
+conversation!(little_room, SMALL, wait_for_room, make_room);
+conversation!(little_room_at_the_limit, LIMITED, wait_for_room, make_room);
 
 conversation!(halves_of_one_port, SMALL, |port| both_halves(port, rounds()), |port| both_halves(
     port,
     rounds()
 ));
+conversation!(
+    halves_at_the_limit,
+    LIMITED,
+    |port| both_halves(port, rounds()),
+    |port| both_halves(port, rounds())
+);
 conversation!(
     halves_that_adapt,
     SMALL.strategy(Adaptive),

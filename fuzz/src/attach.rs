@@ -23,7 +23,9 @@ struct Script {
 enum Grown {
     No,
     /// Of any capacity, or of the one that is told.
-    Yes { told: Option<u8> },
+    Yes {
+        told: Option<u8>,
+    },
 }
 
 pub fn attach(data: &[u8]) {

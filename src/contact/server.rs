@@ -234,7 +234,7 @@ impl Caller {
     /// let server = Server::bind(name.clone())?;
     /// let client = std::thread::spawn(|| zeroport::connect(name));
     /// let port = server.accept()?.admit_with(ChannelOptions::new().capacities(1 << 20, 4 << 10))?;
-    /// assert!(port.max_payload() > client.join().unwrap()?.port.max_payload());
+    /// assert!(port.max_in_ring() > client.join().unwrap()?.port.max_in_ring());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

@@ -197,8 +197,8 @@ impl ChannelOptions {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Capacity`] if a capacity is not legal, [`OpenError::Os`] if the process has no
-    /// descriptors or memory left.
+    /// [`OpenError::Capacity`] if a capacity is not legal, [`OpenError::Limit`] if a limit is too high,
+    /// [`OpenError::Os`] if the process has no descriptors or memory left.
     pub fn open(self) -> Result<MessageChannel, OpenError> {
         let Parts { segment, lines: [line1, line2], epoch } = self.make()?;
         let port = |side, line| {

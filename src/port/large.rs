@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::block::Block;
+use crate::block::{Block, file_len};
 use crate::error::PostError;
 use crate::record::OUTSIDE_LEN;
 use crate::ring::Content;
@@ -196,7 +196,7 @@ impl Sender {
         if len > MAX_PAYLOAD {
             return Err(PostError::TooLarge { len, max: MAX_PAYLOAD });
         }
-        self.admit(len, len, patience)?;
+        self.admit(file_len(len), len, patience)?;
         if !self.store().is_warm {
             return Block::create(len).map(Large::Fresh).map_err(os);
         }

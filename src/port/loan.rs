@@ -15,8 +15,8 @@ use super::transfer_list::{TransferError, TransferList};
 /// Room for one message, to be filled in place and then published.
 ///
 /// It dereferences to its bytes; what stands there at first is unspecified. On a trusted port it lies
-/// in the ring, on an untrusted one in private memory that is copied when it is published. Dropping a
-/// loan publishes nothing. While it exists, other posts on the port are refused with
+/// in the ring, on an untrusted one in private memory that is copied when it is published. What is too large
+/// for the ring lies in a memory of its own, on either, and is not copied. Dropping a loan publishes nothing. While it exists, other posts on the port are refused with
 /// [`PostError::Busy`]; one that is never dropped (`std::mem::forget`) keeps it so. In a forked child
 /// it has no bytes.
 ///
@@ -109,8 +109,8 @@ impl<'p> Loan<'p> {
         posted.map_err(|refused| refused.source)
     }
 
-    /// As [`publish_tagged`](Self::publish_tagged), and gives ports away with the message; waits until
-    /// they can be sent.
+    /// As [`publish_tagged`](Self::publish_tagged), and gives ports and buffers away with the message; waits
+    /// until they can be sent.
     ///
     /// ```
     /// use zeroport::{MessageChannel, transfer};

@@ -23,6 +23,10 @@ use super::receive::Receiver;
 /// (`std::mem::forget`) keeps its room, and all room after it, for ever. On an untrusted port the
 /// payload is a private copy, and its room has gone back already.
 ///
+/// A large payload lies in a memory of its own, and is read there on any port: on an untrusted one nobody can
+/// change it any more. Until the message is dropped it counts toward the
+/// [limit](crate::ChannelOptions::limit), as do the buffers that came with it.
+///
 /// The payload starts at a multiple of 16 bytes.
 ///
 /// ```

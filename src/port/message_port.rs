@@ -31,10 +31,14 @@ use super::{Closer, Drain, Loan, Message, PeerState, Receiver, Sender, Trust, Wa
 /// | [`post_bytes`](Self::post_bytes) | bytes | none |
 /// | [`reserve`](Self::reserve) | whatever is written into the loan | as published |
 ///
-/// A post that returns `Ok` is visible to the other side. It never waits for the other side to run,
-/// only for room: the plain verbs wait as long as it takes, `try_…` does not wait, `…_timeout` waits
-/// so long. Payloads are borrowed, so what was not posted is still the caller's.
-/// No post raises `SIGPIPE`.
+/// A post that returns `Ok` is visible to the other side. It does not wait for the other side to run.
+/// What the ring has no room for waits in larger ones, up to the [limit](crate::ChannelOptions::limit) of the
+/// channel. Past that the plain verbs wait as long as it takes, `try_…` does not wait, `…_timeout` waits so
+/// long. Payloads are borrowed, so what was not posted is still the caller's. No post raises `SIGPIPE`.
+///
+/// A payload longer than [`max_in_ring`](Self::max_in_ring) is written into a memory of its own. Where that,
+/// or a larger ring, cannot be made or sent for want of memory or descriptors, the post is
+/// [`PostError::Os`].
 ///
 /// A post on a channel that has ended says [`PostError::Closed`]. A message that is posted while the
 /// other end closes is lost with the channel; there is no receipt but a reply.
@@ -53,8 +57,9 @@ impl MessagePort {
     ///
     /// # Errors
     ///
-    /// [`PostError::TooLarge`], [`PostError::Closed`], [`PostError::Encode`], [`PostError::Busy`]
-    /// (while a loan is out), [`PostError::Detached`]. Nothing was posted then.
+    /// [`PostError::TooLarge`] (more than 2 GiB), [`PostError::Closed`], [`PostError::Encode`],
+    /// [`PostError::Busy`] (while a loan is out), [`PostError::Os`], [`PostError::Detached`]. Nothing was
+    /// posted then.
     #[cfg(feature = "rkyv")]
     #[inline]
     pub fn post<T: crate::Postable>(&self, value: &T) -> Result<(), PostError> {
@@ -105,8 +110,8 @@ impl MessagePort {
     ///
     /// # Errors
     ///
-    /// [`PostError::TooLarge`], [`PostError::Closed`], [`PostError::Busy`] (while a loan is out),
-    /// [`PostError::Detached`]. Nothing was posted then.
+    /// [`PostError::TooLarge`] (more than 4 GiB), [`PostError::Closed`], [`PostError::Busy`] (while a loan
+    /// is out), [`PostError::Os`], [`PostError::Detached`]. Nothing was posted then.
     #[inline]
     pub fn post_bytes(&self, bytes: &[u8]) -> Result<(), PostError> {
         self.sender.post_bytes(bytes)
@@ -245,7 +250,8 @@ impl MessagePort {
         self.sender.post_all_pod(values)
     }
 
-    /// Lends room for a message of up to `len` bytes, to be written in place; waits for room.
+    /// Lends room for a message of up to `len` bytes, to be written in place; waits for room. Large room is a
+    /// memory of its own.
     ///
     /// # Errors
     ///
@@ -292,7 +298,8 @@ impl MessagePort {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Closed`], [`RecvError::Detached`].
+    /// [`RecvError::Closed`], [`RecvError::Detached`], and [`RecvError::Os`] if this process has no descriptor
+    /// or memory for the next message: free some, and call again.
     #[inline(always)]
     pub fn recv(&self) -> Result<Message<'_>, RecvError> {
         let received = self.receiver.recv();
@@ -330,10 +337,10 @@ impl MessagePort {
         received
     }
 
-    /// The messages that are there, one by one, without waiting; at most one ring full of them, so
-    /// that it ends also while the other side goes on posting. Their room goes back to the poster
-    /// in large pieces, at the latest when the iterator is dropped. It ends at the end of the channel
-    /// too; [`recv`](Self::recv) then says why.
+    /// The messages that are there, one by one, without waiting; at most as many as the ring and the limit
+    /// let wait, so that it ends also while the other side goes on posting. Room in the ring goes back to the
+    /// poster in large pieces, at the latest when the iterator is dropped. It ends at the end of the channel
+    /// too, and where a message cannot be had ([`RecvError::Os`]); [`recv`](Self::recv) then says why.
     ///
     /// ```
     /// use zeroport::MessageChannel;

@@ -64,7 +64,8 @@ pub enum Trust {
     /// they lie in shared memory; a hostile holder could change them after that.
     #[default]
     Trusted,
-    /// The other side may be anybody. Payloads are copied to private memory, then validated.
+    /// The other side may be anybody. Payloads are copied to private memory, then validated. Large ones, and
+    /// [buffers](crate::Buffer), lie in memory that was verified to be unchangeable, and are read there.
     Untrusted,
 }
 

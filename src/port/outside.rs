@@ -187,9 +187,8 @@ impl Receiver {
             // The head was checked to be as long.
             (offset, len) = (offset + u64::from(OUTSIDE_LEN), len - OUTSIDE_LEN);
         }
-        let bytes = outside.large.checked_add(outside.buffers);
-        let is_allowed = |bytes| self.beyond().received.may_come(bytes);
-        let bytes = bytes.filter(|bytes| is_allowed(*bytes)).ok_or_else(|| self.violated())?;
+        let is_allowed = |bytes: &u64| self.beyond().received.may_come(*bytes);
+        let bytes = outside.bytes().filter(is_allowed).ok_or_else(|| self.violated())?;
         let list =
             if outside.large == 0 { None } else { self.take_large(aside, &outside, record)? };
         if outside.large == 0 {

@@ -60,7 +60,7 @@ enum Held {
 pub(super) struct List {
     pub(super) ports: u16,
     pub(super) buffers: u16,
-    /// Bytes of all buffers.
+    /// Bytes of memory of all buffers.
     pub(super) bytes: u64,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Parcel {
     number: u64,
     ports: usize,
     buffers: usize,
-    /// Bytes of all buffers, as the record tells.
+    /// Bytes of memory of all buffers, as the record tells.
     bytes: u64,
     /// Ports and buffers that were taken.
     taken: Cell<[usize; 2]>,
@@ -252,7 +252,7 @@ impl Parcels {
             return Ok(()); // it was compared before
         }
         let ports = arrivals.iter().filter(|arrival| arrival.is_port()).count();
-        let bytes = arrivals.iter().map(Arrival::buffer_len).fold(0, u64::saturating_add);
+        let bytes = arrivals.iter().map(Arrival::buffer_bytes).fold(0, u64::saturating_add);
         let found = (ports, arrivals.len() - ports, bytes);
         let is_as_told = found == (parcel.ports, parcel.buffers, parcel.bytes);
         if is_as_told { Ok(()) } else { Err(NotHere::Broken) }

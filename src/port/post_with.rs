@@ -111,7 +111,7 @@ impl Sender {
     }
 }
 
-/// Posts that give ports away.
+/// Posts that give ports and [buffers](crate::Buffer) away.
 ///
 /// All or nothing: a post that is refused has changed nothing, and the error hands the whole list
 /// back. A port can be given away at any time: with messages waiting in it, while its other end posts,
@@ -157,7 +157,7 @@ impl Sender {
 /// Two ports that lie unread in each other's queues keep each other alive, though nobody can reach
 /// them; the kernel finds such cycles, but only when some Unix socket is next closed.
 impl MessagePort {
-    /// Posts a value and gives ports away with it. It is serialised to private memory first.
+    /// Posts a value and gives ports and buffers away with it. It is serialised to private memory first.
     ///
     /// ```
     /// use zeroport::{MessageChannel, transfer};
@@ -218,7 +218,7 @@ impl MessagePort {
         self.halves().0.post_with_timeout(value, list, timeout)
     }
 
-    /// Posts bytes and gives ports away with them.
+    /// Posts bytes and gives ports and buffers away with them.
     ///
     /// ```
     /// use zeroport::{MessageChannel, transfer};
@@ -275,7 +275,7 @@ impl MessagePort {
         self.halves().0.post_bytes_with_timeout(bytes, list, timeout)
     }
 
-    /// Posts one value of plain data and gives ports away with it.
+    /// Posts one value of plain data and gives ports and buffers away with it.
     ///
     /// ```
     /// use std::time::Duration;

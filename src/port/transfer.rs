@@ -107,7 +107,7 @@ impl Sender {
         let [ports, buffers] = list.counts();
         let outside =
             Outside { large: large.as_ref().map_or(0, Finished::len), buffers: list.bytes() };
-        let bytes = outside.large.saturating_add(outside.buffers);
+        let bytes = outside.bytes().unwrap_or(u64::MAX);
         let len = if large.is_some() { outside.large } else { content.len.into() };
         let sent = self.admit(bytes, len, patience).and_then(|()| {
             list.seal()?;

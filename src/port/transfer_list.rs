@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::MessagePort;
 use crate::Buffer;
 use crate::SealedBuffer;
+use crate::block::file_len;
 use crate::error::PostError;
 
 /// Something that a message can carry to whoever receives it.
@@ -39,9 +40,11 @@ impl From<SealedBuffer> for Transferable {
 }
 
 /// What a message carries: the list that [`post_bytes_with`](MessagePort::post_bytes_with) and its like
-/// take, and that comes back in the error if the post is refused. The receiver finds the ports in this order.
+/// take, and that comes back in the error if the post is refused. The receiver finds the ports in this order,
+/// and the buffers too.
 ///
-/// Made by [`transfer!`](crate::transfer), or from one port, an array, a vector or an iterator.
+/// Made by [`transfer!`](crate::transfer), or from one port or buffer, from an array, a vector or an iterator
+/// of ports.
 ///
 /// ```
 /// use zeroport::{MessageChannel, TransferList, transfer};
@@ -126,12 +129,12 @@ impl TransferList {
         [ports, all - ports]
     }
 
-    /// Bytes of all buffers.
+    /// Bytes of memory of all buffers.
     pub(super) fn bytes(&mut self) -> u64 {
         let len = |item: &Transferable| match item {
             Transferable::Port(_) => 0,
-            Transferable::Buffer(buffer) => buffer.len() as u64,
-            Transferable::SealedBuffer(buffer) => buffer.len() as u64,
+            Transferable::Buffer(buffer) => file_len(buffer.len() as u64),
+            Transferable::SealedBuffer(buffer) => file_len(buffer.len() as u64),
         };
         self.items().iter().map(len).sum()
     }
@@ -217,7 +220,8 @@ impl<const N: usize> From<[MessagePort; N]> for TransferList {
     }
 }
 
-/// A post with ports that was refused. Nothing was posted, nothing has changed, and the list is here.
+/// A post with ports or buffers that was refused. Nothing was posted, nothing has changed, and the list is
+/// here. (A [`Buffer`] that was sealed by then comes back as the [`SealedBuffer`] that it has become.)
 ///
 /// ```
 /// use zeroport::{MessageChannel, PostError, TransferError, Untransferable, transfer};

@@ -8,6 +8,7 @@
 #[path = "../../../tests/support/mod.rs"]
 mod support;
 
+mod growing;
 mod killed;
 mod looks;
 mod player;
@@ -30,6 +31,12 @@ const SENDING: [Step; 5] =
     [Step::Detached, Step::Packed, Step::Sent, Step::Closed, Step::Published];
 /// The steps of whoever takes them.
 const TAKING: [Step; 5] = [Step::Found, Step::Unpacked, Step::Taken, Step::Mapped, Step::Adopted];
+
+/// The steps of whoever posts so much that the queue grows, and large payloads.
+const GROWING: [Step; 6] =
+    [Step::RingMade, Step::RingSent, Step::Linked, Step::Sent, Step::Closed, Step::Published];
+/// The steps of whoever reads that.
+const FOLLOWING: [Step; 4] = [Step::LinkFound, Step::Followed, Step::LargeFound, Step::LargeTaken];
 
 /// How many ports one message carries. The last do not fit in one packet.
 const COUNTS: [usize; 3] = [1, 3, 130];

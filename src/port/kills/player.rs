@@ -27,6 +27,10 @@ pub(super) enum Part {
     Echo,
     /// As `Echo`, with what comes over the port that it is given.
     EchoOver,
+    /// Posts a row of messages, when told.
+    PostRow,
+    /// Reads a row of messages.
+    ReadRow,
     /// Takes what is on the lane of the port that it is given, before there is a record, when told.
     AdoptEarly,
 }
@@ -101,9 +105,21 @@ fn play(port: MessagePort) {
             echo(&port);
         }
         Part::EchoOver => echo(&be_equipped(&port)),
+        Part::PostRow => {
+            assert_eq!(port.recv().unwrap().bytes(), b"now");
+            hit.into_iter().for_each(strike);
+            (0..growing::ROW).for_each(|number| port.post_bytes(&growing::of_row(number)).unwrap());
+        }
+        Part::ReadRow => {
+            hit.into_iter().for_each(strike);
+            growing::count_row(&port);
+        }
         Part::AdoptEarly => adopt_early(&port, &be_equipped(&port)),
     }
-    expect_nothing_left(before, &part);
+    if part != Part::PostRow {
+        // Of a row that was posted, something is kept until the end.
+        expect_nothing_left(before, &part);
+    }
     // Until the host has seen what it wants to see.
     while port.recv().is_ok() {}
 }
@@ -120,11 +136,12 @@ fn name(part: Part, hit: Option<Hit>) -> String {
 }
 
 fn find(told: &str) -> (Part, Option<Hit>) {
-    let parts = [Part::PassOn, Part::Echo, Part::EchoOver, Part::AdoptEarly];
+    let parts =
+        [Part::PassOn, Part::Echo, Part::EchoOver, Part::PostRow, Part::ReadRow, Part::AdoptEarly];
     let hits = [Signal::KILL, Signal::STOP].into_iter().flat_map(|signal| {
-        [SENDING, TAKING]
+        [&SENDING[..], &TAKING, &GROWING, &FOLLOWING]
             .into_iter()
-            .flat_map(move |steps| Hit::all(&steps, MANY, signal).map(Some).collect::<Vec<_>>())
+            .flat_map(move |steps| Hit::all(steps, MANY, signal).map(Some).collect::<Vec<_>>())
     });
     let mut all = hits.chain([None]).flat_map(|hit| parts.map(|part| (part, hit)));
     all.find(|(part, hit)| name(*part, *hit) == told).unwrap()
