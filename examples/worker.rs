@@ -40,7 +40,7 @@ const CHUNKS: [usize; 4] = [64, 1 << 10, 4 << 10, 16 << 10];
 const STREAM_FOR: Duration = Duration::from_millis(250);
 /// Round trips that are measured, after a tenth as many to warm up.
 const ROUND_TRIPS: u64 = 20_000;
-/// Files that may wait for their answers. A post waits while the ring is full; if each side only
+/// Files that may wait for their answers. A post waits once as much waits as may; if each side only
 /// posted, both would wait for ever. So many answers always fit into the worker's ring.
 const MAX_UNANSWERED: usize = 64;
 /// In the last part: messages between two marks, and those that the worker must have read before the

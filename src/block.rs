@@ -333,8 +333,6 @@ fn allocate(memfd: BorrowedFd<'_>, len: usize) -> Result<(), Errno> {
         // On older kernels a signal undoes the whole call. In steps, it gets on also among many signals.
         match memfd::allocate(memfd, from, step) {
             Ok(()) => from += step,
-            // Where memory is never overcommitted, want of it is so called.
-            Err(Errno::NOSPC) => return Err(Errno::NOMEM),
             Err(errno) => return Err(errno),
         }
     }

@@ -201,11 +201,12 @@ pub enum PostError {
         /// The most that one message carries.
         max: usize,
     },
-    /// The operating system refused to send descriptors: this process has too many, or this user has
-    /// too many on their way (`ETOOMANYREFS`), or memory has run out.
+    /// The operating system refused memory or descriptors: for a larger ring, for a large payload, or for
+    /// what is given away. This process has too many descriptors, or this user has too many on their way
+    /// (`ETOOMANYREFS`), or memory has run out.
     #[error(
-        "cannot send the ports ({0}): close descriptors, let earlier messages be received, or raise \
-         RLIMIT_NOFILE"
+        "cannot make or send what the message needs ({0}): free descriptors or memory, let earlier \
+         messages be received, or raise RLIMIT_NOFILE"
     )]
     Os(#[source] io::Error),
 }
@@ -277,18 +278,19 @@ pub struct BatchError {
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
-    /// The message holds another number of ports; they are still there.
-    #[error("the message holds {found} ports, not {expected}")]
+    /// The message holds another number of ports, or buffers; they are still there.
+    #[error("the message holds {found} of them, not {expected}")]
     Count {
-        /// Ports asked for.
+        /// How many were asked for.
         expected: usize,
-        /// Ports that were not taken yet.
+        /// How many were not taken yet.
         found: usize,
     },
-    /// The operating system refused descriptors or memory. The ports are still there: close some
-    /// descriptors, or raise `RLIMIT_NOFILE`, and ask again.
+    /// The operating system refused descriptors or memory. The ports and buffers are still there: close
+    /// some descriptors, or raise `RLIMIT_NOFILE`, and ask again.
     #[error(
-        "cannot take the ports ({0}): close descriptors, or raise RLIMIT_NOFILE, and try again"
+        "cannot take what came with the message ({0}): close descriptors, or raise RLIMIT_NOFILE, and \
+         try again"
     )]
     Os(#[source] io::Error),
     /// This port is none, or not ours to take; it is gone. Those after it can be taken.
@@ -299,10 +301,8 @@ pub enum TakeError {
         /// What is wrong with it.
         source: AttachError,
     },
-    /// The other side has not sent the ports that it has announced. The channel was closed.
-    #[error(
-        "the other side has not sent the ports that it has announced, and the channel was closed"
-    )]
+    /// The other side has not sent what it has announced. The channel was closed.
+    #[error("the other side has not sent what it has announced, and the channel was closed")]
     Violated,
     /// This handle is a copy in a forked process; the message belongs to the parent.
     #[error("this message belongs to the process that this one was forked from")]

@@ -17,7 +17,11 @@ pub(crate) fn make() -> Result<OwnedFd, Errno> {
 
 /// Finds memory for a part of it, so that its lack shows here and not as a signal at the first use.
 pub(crate) fn allocate(memfd: impl AsFd, from: u64, len: u64) -> Result<(), Errno> {
-    retry_on_intr(|| fallocate(&memfd, FallocateFlags::empty(), from, len))
+    match retry_on_intr(|| fallocate(&memfd, FallocateFlags::empty(), from, len)) {
+        // Where memory is never overcommitted, want of it is so called.
+        Err(Errno::NOSPC) => Err(Errno::NOMEM),
+        allocated => allocated,
+    }
 }
 
 /// Gives the memory of a part of it back to the kernel; it reads as zeros then.

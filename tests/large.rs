@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use ends::{expect_end, expect_report, long};
 use queues::{
-    Busy, all_kinds, expect_of_row, is_full, long_pattern, on_all_channels, open, post_of_row,
+    Busy, all_kinds, channel_for_strangers, expect_of_row, is_full, long_pattern, on_all_channels,
+    open, post_of_row,
 };
 use rkyv::rancor::Fallible;
 use rkyv::{Archive, Place, Serialize};
@@ -22,9 +23,8 @@ use support::{
     wait_until, with_watchdog,
 };
 use zeroport::{
-    Buffer, BufferError, ChannelOptions, CloseReason, DecodeError, EncodeError, MessageChannel,
-    MessagePort, PeerState, PostError, RecvError, Tagged, TransferList, Transferable, tag_of_name,
-    transfer,
+    Buffer, BufferError, ChannelOptions, CloseReason, DecodeError, EncodeError, MessagePort,
+    PeerState, PostError, RecvError, Tagged, TransferList, Transferable, tag_of_name, transfer,
 };
 
 const OPTIONS: ChannelOptions = ChannelOptions::new();
@@ -154,12 +154,6 @@ fn a_large_loan_is_as_long_as_it_is_published() {
             assert!(matches!(port2.try_recv(), Err(RecvError::Empty)));
         }
     }
-}
-
-/// A channel whose ends may go anywhere.
-fn channel_for_strangers() -> (MessagePort, MessagePort) {
-    let MessageChannel { port1, port2 } = MessageChannel::untrusted().unwrap();
-    (port1, port2)
 }
 
 // While a loan in a memory of its own exists, nothing else is posted, as with any other.

@@ -249,18 +249,16 @@ fn sizes(max: usize) -> Vec<usize> {
     [&named[..], &pages[..], &edges[..]].concat()
 }
 
+// Nearly all of them in a ring, and nearly all in a memory of their own.
+const LARGE: Setup = Setup::new().capacity(8 << 20);
+const SMALL: Setup = Setup::new().capacity(MIN);
+
 mod sizes_round_trip_byte_for_byte {
     use super::*;
-
-    // All of them in a ring but a few, and all but a few in a memory of their own.
-    const LARGE: Setup = Setup::new().capacity(8 << 20);
-    const SMALL: Setup = Setup::new().capacity(MIN);
 
     conversation!(in_a_large_ring, LARGE, post_sizes, echo);
     conversation!(in_a_small_ring, SMALL, post_sizes, echo);
     conversation!(in_a_small_ring_that_never_grows, SMALL.limit(0), post_sizes, echo);
-    conversation!(in_a_large_ring_between_strangers, LARGE.untrusted(), lend_sizes, echo);
-    conversation!(in_a_small_ring_between_strangers, SMALL.untrusted(), lend_sizes, echo);
 
     fn post_sizes(port: MessagePort) {
         for (number, size) in sizes(port.max_in_ring()).into_iter().enumerate() {
@@ -269,6 +267,13 @@ mod sizes_round_trip_byte_for_byte {
             assert!(port.recv().unwrap().bytes() == bytes, "{size} bytes");
         }
     }
+}
+
+mod sizes_round_trip_byte_for_byte_between_strangers {
+    use super::*;
+
+    conversation!(in_a_large_ring, LARGE.untrusted(), lend_sizes, echo);
+    conversation!(in_a_small_ring, SMALL.untrusted(), lend_sizes, echo);
 
     fn lend_sizes(port: MessagePort) {
         for (number, size) in sizes(port.max_in_ring()).into_iter().enumerate() {
@@ -279,11 +284,11 @@ mod sizes_round_trip_byte_for_byte {
             assert!(port.recv().unwrap().bytes() == bytes, "{size} bytes");
         }
     }
+}
 
-    fn echo(port: MessagePort) {
-        while let Ok(message) = port.recv() {
-            port.post_bytes(message.bytes()).unwrap();
-        }
+fn echo(port: MessagePort) {
+    while let Ok(message) = port.recv() {
+        port.post_bytes(message.bytes()).unwrap();
     }
 }
 

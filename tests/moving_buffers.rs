@@ -12,7 +12,9 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use ends::{expect_end, expect_report};
-use queues::{all_kinds, expect_filled, fill, long_pattern, on_all_channels, open};
+use queues::{
+    all_kinds, channel_for_strangers, expect_filled, fill, long_pattern, on_all_channels, open,
+};
 use scarcity::Scarcity;
 use stations::{Station, join_ring, journey, make_ring};
 use support::{
@@ -20,8 +22,8 @@ use support::{
     expect_entangled, raise_descriptor_limit, wait_until,
 };
 use zeroport::{
-    Buffer, ChannelOptions, CloseReason, MessageChannel, MessagePort, PostError, RecvError,
-    SealedBuffer, TakeError, TransferError, TransferList, Transferable, Untransferable, transfer,
+    Buffer, ChannelOptions, CloseReason, MessagePort, PostError, RecvError, SealedBuffer,
+    TakeError, TransferError, TransferList, Transferable, Untransferable, transfer,
 };
 
 const OPTIONS: ChannelOptions = ChannelOptions::new();
@@ -33,12 +35,6 @@ fn filled(number: u64, len: usize) -> Buffer {
 
 fn expect_buffer(buffer: &[u8], number: u64, len: usize) {
     assert!(buffer == long_pattern(number, len), "buffer {number} of {len} bytes");
-}
-
-/// A channel whose ends may go anywhere.
-fn channel_for_strangers() -> (MessagePort, MessagePort) {
-    let MessageChannel { port1, port2 } = MessageChannel::untrusted().unwrap();
-    (port1, port2)
 }
 
 // ---- They arrive as they were filled ----

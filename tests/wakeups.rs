@@ -9,7 +9,8 @@ use std::sync::atomic::AtomicU64;
 
 use bursts::{
     answer_bursts, both_halves, is_registered, post_at_the_moment, post_bursts,
-    post_into_little_room, read_from_little_room, tell_the_moment, warm_up_poster, warm_up_reader,
+    post_into_little_room, read_from_little_room, read_from_little_room_with_pauses,
+    tell_the_moment, warm_up_poster, warm_up_reader,
 };
 use support::{Setup, conversation};
 use zeroport::WaitStrategy::{Adaptive, Sleep};
@@ -85,8 +86,14 @@ fn make_room(port: MessagePort) {
     read_from_little_room(&receiver, rounds());
 }
 
+/// A poster watches a reader that is at work for a while before it sleeps, and at the limit too.
+fn make_room_now_and_then(port: MessagePort) {
+    let (_sender, receiver) = port.split();
+    read_from_little_room_with_pauses(&receiver, rounds());
+}
+
 conversation!(little_room, SMALL, wait_for_room, make_room);
-conversation!(little_room_at_the_limit, LIMITED, wait_for_room, make_room);
+conversation!(little_room_at_the_limit, LIMITED, wait_for_room, make_room_now_and_then);
 
 conversation!(halves_of_one_port, SMALL, |port| both_halves(port, rounds()), |port| both_halves(
     port,

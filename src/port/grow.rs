@@ -18,7 +18,7 @@ use crate::ticket::Ticket;
 use crate::wake;
 
 use super::post::{Patience, Sender};
-use super::wait::Look;
+use super::wait::{Look, is_past};
 
 /// The largest grown ring, unless the first one is larger.
 const MAX_STEP: u64 = 16 << 20;
@@ -142,10 +142,13 @@ impl Sender {
     /// A reader that is awake and at work makes room sooner than a larger ring is made, and in a ring that
     /// is warm.
     fn watch_reader(&self, len: u64, patience: Patience) -> Result<Option<Reservation>, PostError> {
-        if self.growth().sent.limit() == 0 {
+        if self.hold().waits.sleeps_at_once() || self.next_capacity(len)?.is_none() {
             return Ok(None);
         }
-        let [idle, busy] = if let Patience::None = patience { PAUSE } else { LONG_PAUSE };
+        let ([idle, busy], deadline) = match patience {
+            Patience::None => (PAUSE, None),
+            Patience::Until(deadline) => (LONG_PAUSE, deadline),
+        };
         let start = Instant::now();
         let (mut seen, mut since) = (self.progress(), start);
         loop {
@@ -165,7 +168,8 @@ impl Sender {
             if progress != seen {
                 (seen, since) = (progress, now);
             }
-            if now.duration_since(since) > idle || now.duration_since(start) > busy {
+            let is_over = now.duration_since(since) > idle || now.duration_since(start) > busy;
+            if is_over || is_past(deadline) {
                 return Ok(None);
             }
             if now.duration_since(since) > IDLE {
@@ -246,9 +250,64 @@ impl Sender {
         outstanding.ok_or_else(|| self.violated())
     }
 
-    /// Waits until so many more bytes may be sent outside the ring.
-    pub(super) fn admit(&self, bytes: u64, len: u64, patience: Patience) -> Result<(), PostError> {
-        if bytes == 0 || self.may_send(bytes)? {
+    /// Claims room in a ring for a message of `len` bytes that has `outside` bytes beyond it, and waits until
+    /// these may be sent.
+    pub(super) fn reserve_with(
+        &self,
+        in_ring: u64,
+        outside: u64,
+        len: u64,
+        patience: Patience,
+    ) -> Result<Reservation, PostError> {
+        loop {
+            self.admit(outside, len, patience)?;
+            let room = self.reserve_room(in_ring, patience)?;
+            // The ring may have grown by as much as was left.
+            if outside == 0 || self.may_send(outside)? {
+                return Ok(room);
+            }
+        }
+    }
+
+    /// Waits until so many more bytes may be sent outside the ring. No room may be claimed: the queue may go
+    /// back to its first ring.
+    pub(super) fn admit(
+        &self,
+        outside: u64,
+        len: u64,
+        patience: Patience,
+    ) -> Result<(), PostError> {
+        self.wait_to_send(len, patience, || {
+            if outside == 0 || self.may_send(outside)? {
+                return Ok(true);
+            }
+            // As long as it is in a grown ring, it cannot be empty.
+            Ok(self.go_back()? && self.may_send(outside)?)
+        })
+    }
+
+    /// As [`admit`](Self::admit), for who has claimed room already. What can never pass as long as that
+    /// room is held is refused.
+    pub(super) fn admit_in(
+        &self,
+        room: &Reservation,
+        outside: u64,
+        len: u64,
+        patience: Patience,
+    ) -> Result<(), PostError> {
+        let grown = if room.is_grown() { self.queue().capacity() } else { 0 };
+        let passes = grown == 0 || grown.saturating_add(outside) <= self.growth().sent.limit();
+        let patience = if passes { patience } else { Patience::None };
+        self.wait_to_send(len, patience, || Ok(outside == 0 || self.may_send(outside)?))
+    }
+
+    fn wait_to_send(
+        &self,
+        len: u64,
+        patience: Patience,
+        may_send: impl Fn() -> Result<bool, PostError>,
+    ) -> Result<(), PostError> {
+        if may_send()? {
             return Ok(());
         }
         self.flush();
@@ -260,7 +319,7 @@ impl Sender {
         let word = &self.hold().endpoint.own().room_wake;
         let found = self.hold().wait(word, deadline, |how| match how {
             Look::Quick => None,
-            Look::Thorough => match self.check().and_then(|()| self.may_send(bytes)) {
+            Look::Thorough => match self.check().and_then(|()| may_send()) {
                 Ok(may) => may.then_some(Ok(())),
                 Err(refused) => Some(Err(refused)),
             },
@@ -269,13 +328,10 @@ impl Sender {
     }
 
     /// Whether so many more bytes may be sent outside the ring: within the limit, or into an empty queue.
-    pub(super) fn may_send(&self, bytes: u64) -> Result<bool, PostError> {
+    fn may_send(&self, outside: u64) -> Result<bool, PostError> {
         let outstanding = self.outstanding()?;
-        if outstanding.saturating_add(bytes) <= self.growth().sent.limit() {
+        if outstanding.saturating_add(outside) <= self.growth().sent.limit() {
             return Ok(true);
-        }
-        if self.queue().grown().is_some() {
-            self.go_back()?;
         }
         let is_drained = self.queue().is_drained().map_err(|_| self.violated())?;
         Ok(is_drained && outstanding == 0)

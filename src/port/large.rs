@@ -197,7 +197,8 @@ impl Sender {
             return Err(PostError::TooLarge { len, max: MAX_PAYLOAD });
         }
         self.admit(file_len(len), len, patience)?;
-        if !self.store().is_warm {
+        // What is larger is not kept warm; and who has come not to trust us would have to copy it.
+        if !self.store().is_warm || len > MAX_WARM {
             return Block::create(len).map(Large::Fresh).map_err(os);
         }
         let block = if self.store().is_enough(len) { self.await_block(len) } else { None };

@@ -45,7 +45,7 @@ enum Room {
     /// In private memory: the other side of an untrusted port could change it while it is filled.
     Private(Reservation, Box<[u8]>),
     /// In a memory of its own.
-    Large(Large, Patience),
+    Large(Large),
     /// Published.
     Gone,
 }
@@ -66,14 +66,10 @@ impl<'p> Loan<'p> {
     }
 
     /// A loan in a memory of its own.
-    pub(super) fn large(
-        sender: &'p Sender,
-        large: Large,
-        patience: Patience,
-    ) -> Result<Self, PostError> {
+    pub(super) fn large(sender: &'p Sender, large: Large) -> Self {
         sender.set_loaned(true);
         let len = large.bytes().len();
-        Ok(Self { sender, room: Room::Large(large, patience), len })
+        Self { sender, room: Room::Large(large), len }
     }
 
     /// Posts the first `len` bytes as one message, untagged.
@@ -81,7 +77,8 @@ impl<'p> Loan<'p> {
     /// # Errors
     ///
     /// [`PostError::TooLarge`] if `len` is more than was reserved, [`PostError::Closed`] if the
-    /// channel ended meanwhile. Nothing is posted then.
+    /// channel ended meanwhile. Nothing is posted then. Room that is a memory of its own has to be sent, too:
+    /// that can be [`PostError::Full`], if the loan was not to wait any longer, and [`PostError::Os`].
     pub fn publish(self, len: usize) -> Result<(), PostError> {
         self.publish_tagged(len, UNTAGGED)
     }
@@ -148,10 +145,10 @@ impl<'p> Loan<'p> {
             return Err(TransferError::new(list, source));
         }
         let room = std::mem::replace(&mut self.room, Room::Gone);
-        if let Room::Large(large, patience) = room {
+        if let Room::Large(large) = room {
             // What is posted from now on is not refused for its sake.
             drop(self);
-            return sender.post_filled(large, len, tag, patience, list);
+            return sender.post_filled(large, len, tag, Patience::FOR_EVER, list);
         }
         // Buffers need room before the payload.
         let before = if list.counts()[1] == 0 { 0 } else { OUTSIDE_LEN as usize };
@@ -162,6 +159,11 @@ impl<'p> Loan<'p> {
         if list.is_empty() {
             let posted = sender.publish(reservation, len, tag);
             return posted.map_err(|source| TransferError::new(list, source));
+        }
+        let patience = Patience::FOR_EVER;
+        let admitted = sender.admit_in(&reservation, list.bytes(), len as u64, patience);
+        if let Err(source) = admitted {
+            return Err(TransferError::new(list, source));
         }
         let content = Content::plain(before + len, tag);
         sender.give_away(reservation, content, Patience::FOR_EVER, list, None)
@@ -192,7 +194,7 @@ impl<'p> Loan<'p> {
                 self.sender.write(reservation.is_grown(), offset, filled);
                 Some(reservation)
             }
-            Room::Large(..) | Room::Gone => None,
+            Room::Large(_) | Room::Gone => None,
         }
     }
 }
@@ -213,7 +215,7 @@ impl Deref for Loan<'_> {
             _ if !self.sender.is_original() => &[],
             Room::Ring(room) => self.sender.queue().first().memory().room_so_far(room),
             Room::Grown(room, memory) => memory.room_so_far(room),
-            Room::Large(large, _) => large.bytes(),
+            Room::Large(large) => large.bytes(),
             Room::Gone => &[],
         };
         bytes.get(..self.len).unwrap_or_default()
@@ -227,7 +229,7 @@ impl DerefMut for Loan<'_> {
             _ if !self.sender.is_original() => &mut [],
             Room::Ring(room) => self.sender.queue().first().memory().room(room),
             Room::Grown(room, memory) => memory.room(room),
-            Room::Large(large, _) => large.bytes_mut(),
+            Room::Large(large) => large.bytes_mut(),
             Room::Gone => &mut [],
         };
         bytes.get_mut(..self.len).unwrap_or_default()

@@ -58,6 +58,10 @@ impl Payload {
     pub(super) fn let_go(&self) {
         if let Self::Warm(reading, _) = self {
             reading.let_go();
+            if Arc::strong_count(reading) == 1 {
+                // Nobody would do it later.
+                reading.trim();
+            }
         }
     }
 
@@ -303,7 +307,11 @@ impl Receiver {
             return Ok(());
         }
         if !is_trusted {
-            // It can still be written: so copied, as what is in the ring. It is not handed back.
+            // It can still be written: so copied, as what is in the ring. It is not handed back. Nobody
+            // honest sends much so; a stranger's file of holes would cost us more than him.
+            if len as u64 > MAX_WARM {
+                return Err(NotHere::Broken);
+            }
             let copied = aside.copy(len, |into| warm::copy_out(memfd.as_fd(), into));
             let copied = copied.map_err(|_| NotHere::Refused(Errno::NOMEM))?;
             return copied.map_err(|error| error.map_or(NotHere::Broken, NotHere::because));
@@ -328,7 +336,7 @@ impl Receiver {
         // What the poster does not keep, nor need we.
         let bytes = |all: &[Arc<Reading>]| all.iter().map(|one| one.capacity()).sum::<u64>();
         while readings.len() > MAX_BLOCKS || bytes(&readings) > MAX_WARM {
-            readings.remove(0);
+            readings.remove(0).trim();
         }
         Ok(reading)
     }

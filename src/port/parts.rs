@@ -38,6 +38,18 @@ pub(super) struct Trusts {
     pub(super) accepts: u64,
 }
 
+impl Trusts {
+    /// Who trusts a port accepts over it what may wait on it.
+    fn raised_by(self, segment: &Segment) -> Self {
+        if self.port == Trust::Untrusted {
+            return self;
+        }
+        let shape = segment.shape();
+        let own = shape.capacity.into_iter().chain(shape.limit);
+        Self { accepts: own.fold(self.accepts, u64::max), ..self }
+    }
+}
+
 /// The lanes of a port, as far as it has them.
 #[derive(Default)]
 pub(super) struct Lanes {
@@ -73,6 +85,7 @@ impl MessagePort {
         strategy: WaitStrategy,
     ) -> Self {
         let PortParts { segment, line, lanes, grown } = parts;
+        let trusts = trusts.raised_by(&segment);
         let Standing { side, epoch, next, read, sent, received } = standing;
         let Lanes { incoming, outgoing, described } = lanes;
         let (mark, line) = (line.mark(), Arc::new(line));

@@ -234,7 +234,7 @@ impl Sender {
         // Room for what buffers that go with it need.
         let with_buffers = (len as u64).saturating_add(OUTSIDE_LEN.into());
         if with_buffers > self.max_in_ring() as u64 {
-            return Loan::large(self, self.make_large(len as u64, patience)?, patience);
+            return Ok(Loan::large(self, self.make_large(len as u64, patience)?));
         }
         Ok(Loan::new(self, self.reserve_room(with_buffers, patience)?, len))
     }

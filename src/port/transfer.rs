@@ -61,7 +61,10 @@ impl Sender {
         if len > self.max_in_ring() {
             return self.post_large_with(bytes, tag, patience, list);
         }
-        let room = self.take_turn().and_then(|()| self.reserve_room(len as u64, patience));
+        let (in_ring, len_told) = (len as u64, bytes.len() as u64);
+        let room = self
+            .take_turn()
+            .and_then(|()| self.reserve_with(in_ring, list.bytes(), len_told, patience));
         match room {
             Ok(room) => {
                 self.write(room.is_grown(), room.payload_offset() + before as u64, bytes);
@@ -95,7 +98,7 @@ impl Sender {
 
     /// Posts a message that was written already, with what the list holds and, if it has one, its payload
     /// in a memory of its own. Whatever has memory outside the ring has left room for an [`Outside`] before
-    /// its payload.
+    /// its payload, and was admitted.
     pub(super) fn give_away(
         &self,
         room: Reservation,
@@ -109,10 +112,8 @@ impl Sender {
             Outside { large: large.as_ref().map_or(0, Finished::len), buffers: list.bytes() };
         let bytes = outside.bytes().unwrap_or(u64::MAX);
         let len = if large.is_some() { outside.large } else { content.len.into() };
-        let sent = self.admit(bytes, len, patience).and_then(|()| {
-            list.seal()?;
-            self.dispatch(&mut list, large.as_ref(), len, patience)
-        });
+        let sent =
+            list.seal().and_then(|()| self.dispatch(&mut list, large.as_ref(), len, patience));
         let (tenure, mut flags) = match sent {
             Ok(sent) => sent,
             Err(source) => return Err(TransferError::new(list, source)),

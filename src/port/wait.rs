@@ -85,6 +85,10 @@ impl Waits {
         self.strategy.set(strategy);
     }
 
+    pub(super) fn sleeps_at_once(&self) -> bool {
+        self.strategy.get() == WaitStrategy::Sleep
+    }
+
     pub(super) fn sleeps(&self) -> u64 {
         self.sleeps.get()
     }

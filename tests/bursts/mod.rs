@@ -183,11 +183,25 @@ pub(crate) fn post_into_little_room(sender: &Sender, count: u64) {
 
 /// Reads [`post_into_little_room`]; dawdles now and then, so that the poster falls asleep.
 pub(crate) fn read_from_little_room(receiver: &Receiver, count: u64) {
+    read_and(receiver, count, |_| {});
+}
+
+/// As above, and sometimes for longer than anybody watches who waits for room.
+pub(crate) fn read_from_little_room_with_pauses(receiver: &Receiver, count: u64) {
+    const PAUSE: Duration = Duration::from_millis(30);
+    read_and(receiver, count, |n| {
+        let start = Instant::now();
+        while n % 5_000 == 4_999 && start.elapsed() < PAUSE {}
+    });
+}
+
+fn read_and(receiver: &Receiver, count: u64, dawdle: impl Fn(u64)) {
     for n in 0..count {
         let message = receiver.recv().expect("a poster");
         let words = message.pod_slice::<u64>().expect("words");
         assert_eq!(words.len() as u64, 1 + n % LONG as u64);
         assert!(words.iter().all(|word| *word == n), "a torn message");
+        dawdle(n);
         for step in 0..(n % 64) * (n % 7) * 10 {
             black_box(step);
         }

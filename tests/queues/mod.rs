@@ -15,7 +15,7 @@ use zeroport::{
     TransferList,
 };
 
-use crate::support::pattern;
+use crate::support::{count_descriptors, count_segment_mappings, pattern};
 
 /// A conversation on a channel of which the host makes both ends, and gives one to the peer.
 macro_rules! on_channel {
@@ -64,6 +64,22 @@ pub(crate) fn peer(carrier: MessagePort, body: impl FnOnce(MessagePort)) {
 pub(crate) fn open(options: ChannelOptions) -> (MessagePort, MessagePort) {
     let MessageChannel { port1, port2 } = options.open().unwrap();
     (port1, port2)
+}
+
+/// A channel whose ends may go anywhere.
+pub(crate) fn channel_for_strangers() -> (MessagePort, MessagePort) {
+    let MessageChannel { port1, port2 } = MessageChannel::untrusted().unwrap();
+    (port1, port2)
+}
+
+/// Ports that may go anywhere, and the other ends of these.
+pub(crate) fn strangers(count: usize) -> (Vec<MessagePort>, Vec<MessagePort>) {
+    (0..count).map(|_| channel_for_strangers()).unzip()
+}
+
+/// Descriptors of this process, and mappings of segments.
+pub(crate) fn counts() -> (usize, usize) {
+    (count_descriptors(), count_segment_mappings())
 }
 
 /// The three kinds of channels on which large payloads go their different ways.
