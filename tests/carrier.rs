@@ -928,6 +928,16 @@ alone!(a_strange_grown_ring_costs_that_port_only, || {
                 matches!(error, AttachError::Capacity { .. })
             });
         }
+        // A grown ring that the channel's limit does not allow.
+        for flag in [16, 32] {
+            let mut goods = Goods::of(Setup::new().limit(64 << 10));
+            goods.fds.insert(2, Goods::grown().fds.swap_remove(2));
+            let flags = goods.ticket[FLAGS] | flag;
+            expect_one_bad(
+                &goods.with_ticket(FLAGS, &[flags]),
+                |error| matches!(error, AttachError::Limit { found, accepts: 65536 } if *found > 65536),
+            );
+        }
         // And in a grown ring, but behind its end.
         for place in [NEXT + 8, READ + 8] {
             let goods = Goods::grown().with_ticket(place, &u64::to_le_bytes(1 << 30));

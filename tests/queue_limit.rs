@@ -225,7 +225,7 @@ fn the_account_of_a_long_life_is_right() {
         let first = fill_limited(&ports[0]);
         expect_filled(&ports[1], first, 1000);
         for round in 0..60 {
-            for number in 0..round % 20 {
+            for number in 0..round % 12 {
                 ports[0].try_post_bytes(&long_pattern(number, 1000)).unwrap();
             }
             ports[0].try_post_bytes(&[0; 5000]).unwrap();

@@ -125,7 +125,7 @@ impl From<CloseReason> for Status {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::Capacity { .. } => Status::BadArgument.into(),
+            OpenError::Capacity { .. } | OpenError::Limit { .. } => Status::BadArgument.into(),
             OpenError::Os(error) => Self::system(&error),
             _ => Status::Internal.into(),
         }
@@ -168,6 +168,7 @@ impl From<RecvError> for Failure {
             RecvError::Empty => Status::Empty.into(),
             RecvError::Closed(reason) => Status::from(reason).into(),
             RecvError::Detached => Status::Detached.into(),
+            RecvError::Os { errno } => Self::system(&io::Error::from_raw_os_error(errno)),
             _ => Status::Internal.into(),
         }
     }

@@ -94,8 +94,9 @@ fn with_server(name: &'static str, library: Library, trust: Trust) {
 
 fn echoes(port: &MessagePort) {
     let mut message = b"echo".to_vec();
-    message.resize(port.max_payload(), b'!');
-    for len in [4, 5, 64, 1000, message.len()] {
+    message.resize(1 << 20, b'!');
+    let max = port.max_in_ring();
+    for len in [4, 5, 64, 1000, max, max + 1, message.len()] {
         port.post_bytes(&message[..len]).unwrap();
         expect_bytes(port, &message[..len]);
     }

@@ -78,7 +78,7 @@ impl<'p> Loan<'p> {
     ///
     /// [`PostError::TooLarge`] if `len` is more than was reserved, [`PostError::Closed`] if the
     /// channel ended meanwhile. Nothing is posted then. Room that is a memory of its own has to be sent, too:
-    /// that can be [`PostError::Full`], if the loan was not to wait any longer, and [`PostError::Os`].
+    /// that waits, however the loan was asked for, and can be [`PostError::Os`].
     pub fn publish(self, len: usize) -> Result<(), PostError> {
         self.publish_tagged(len, UNTAGGED)
     }
@@ -124,7 +124,8 @@ impl<'p> Loan<'p> {
     /// # Errors
     ///
     /// [`TransferError`] with the list, and as its source what [`publish`](Self::publish) says or
-    /// [`PostError::Untransferable`], [`PostError::TooManyPorts`], [`PostError::Os`].
+    /// [`PostError::Untransferable`], [`PostError::TooManyPorts`], [`PostError::Os`]; [`PostError::Full`] for
+    /// buffers that are beyond the limit together with the ring in which the loan lies.
     pub fn publish_with(
         self,
         len: usize,

@@ -12,6 +12,7 @@ use crate::error::PostError;
 /// Something that a message can carry to whoever receives it.
 #[non_exhaustive]
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // ports are what is carried most
 pub enum Transferable {
     /// A port, with all that waits in it.
     Port(MessagePort),
