@@ -39,6 +39,8 @@ const ORDER: u32 = GROWN.trailing_zeros();
 const LIMIT: u64 = 1 << 20;
 const MAX_IN_RING: u64 = CAPACITY / 2 - 32;
 const GIB: u64 = 1 << 30;
+/// The most that is sent in memory that is used again.
+const MAX_WARM: u64 = 32 << 20;
 
 /// Bytes before the first ring.
 const HEADER: u64 = 0x1000;
@@ -307,6 +309,11 @@ fn outside(large: u64, buffers: u64) -> [u8; 16] {
     bytes
 }
 
+/// Bytes of memory that count for a payload or a buffer.
+fn pages(len: u64) -> u64 {
+    len.max(1).next_multiple_of(4096)
+}
+
 /// A memfd of any contents, length and seals; what is not in the contents is a hole.
 fn memory(contents: &[u8], len: u64, seals: SealFlags) -> File {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -457,7 +464,7 @@ fn play_fair(reader: Reader) {
         hostile.large(&pattern(7, 3 << 17));
         let buffer = sealed(b"a buffer");
         hostile.pack(&[ticket(BUFFER, 8)], &[buffer.as_fd()]);
-        hostile.record(OUTSIDE, [0, 1], &[&outside(0, 8)[..], b"with a buffer"].concat());
+        hostile.record(OUTSIDE, [0, 1], &[&outside(0, pages(8))[..], b"with a buffer"].concat());
         drop(buffer);
 
         assert_eq!(victim.recv().unwrap().bytes(), [round; 100]);
@@ -471,7 +478,10 @@ fn play_fair(reader: Reader) {
         assert_eq!(message.take_buffers::<1>().unwrap()[0][..], *b"a buffer");
     }
     assert_eq!(victim.try_recv().map(drop), Err(RecvError::Empty));
-    assert_eq!(hostile.word(VICTIMS_WORDS + 8), 3 * GROWN + 3 * 5000 + 9 * (1 << 17) + 24);
+    assert_eq!(
+        hostile.word(VICTIMS_WORDS + 8),
+        3 * GROWN + 3 * pages(5000) + 9 * (1 << 17) + 3 * pages(8)
+    );
     assert_eq!(hostile.given_back(), hostile.at[0]);
     // One more of each, on a further lane, and the last one with a port and buffers.
     hostile.open_lane();
@@ -1157,7 +1167,7 @@ alone!(a_stranger_reads_a_copy, || {
             hostile.false_large(LEN, &payload);
             assert_eq!(victim.recv().unwrap().bytes(), [0; LEN as usize]);
         });
-        for len in [LIMIT, 64 << 20] {
+        for len in [LIMIT, MAX_WARM] {
             case("nothing but a hole", || {
                 let (victim, mut hostile) = open(Reader::Stranger, LIMIT);
                 hostile.open_lane();
@@ -1167,6 +1177,12 @@ alone!(a_stranger_reads_a_copy, || {
                 assert_eq!(message.bytes().len() as u64, len);
                 assert!(message.bytes().iter().all(|byte| *byte == 0));
                 assert_eq!(rustix::fs::fstat(&payload).unwrap().st_blocks, 0, "it took no memory");
+            });
+        }
+        // A hole costs its sender nothing, and its copy would cost us.
+        for len in [MAX_WARM + 1, GIB, 4 * GIB] {
+            expect_violation_by(Reader::Stranger, "a large hole", |hostile| {
+                hostile.false_large(len, &memory(&[], HEADER + pages(len), SIZE_SEALS));
             });
         }
     });
@@ -1282,19 +1298,19 @@ alone!(a_large_record_with_a_wrong_list_closes_the_channel, || {
                 &[ticket(PAYLOAD, LEN), ticket(ENVELOPE, 0)],
                 &[hostile.payload(&bytes).as_fd(), end.as_fd()],
             );
-            hostile.record(OUTSIDE, [0, 0], &outside(LEN, 100));
+            hostile.record(OUTSIDE, [0, 0], &outside(LEN, pages(100)));
         });
         for counts in [[1, 0], [0, 1], [3, 4]] {
             expect_violation("no list", |hostile| {
                 hostile.pack(&[ticket(PAYLOAD, LEN)], &[hostile.payload(&bytes).as_fd()]);
-                hostile.record(OUTSIDE, counts, &outside(LEN, 100));
+                hostile.record(OUTSIDE, counts, &outside(LEN, pages(100)));
             });
             expect_violation("a list that is not packed", |hostile| {
                 hostile.pack(
                     &[ticket(PAYLOAD, LEN), ticket(BUFFER, 100)],
                     &[hostile.payload(&bytes).as_fd(), buffer.as_fd()],
                 );
-                hostile.record(OUTSIDE, counts, &outside(LEN, 100));
+                hostile.record(OUTSIDE, counts, &outside(LEN, pages(100)));
             });
             expect_violation("the list first", |hostile| {
                 let [_inner, end] = pair();
@@ -1302,7 +1318,7 @@ alone!(a_large_record_with_a_wrong_list_closes_the_channel, || {
                     &[ticket(ENVELOPE, 0), ticket(PAYLOAD, LEN)],
                     &[end.as_fd(), hostile.payload(&bytes).as_fd()],
                 );
-                hostile.record(OUTSIDE, counts, &outside(LEN, 100));
+                hostile.record(OUTSIDE, counts, &outside(LEN, pages(100)));
             });
         }
         for counts in [[1000, 25], [0, 1025], [1, 1024], [1025, 0], [u16::MAX, u16::MAX]] {
@@ -1312,7 +1328,7 @@ alone!(a_large_record_with_a_wrong_list_closes_the_channel, || {
                     &[ticket(PAYLOAD, LEN), ticket(ENVELOPE, 0)],
                     &[hostile.payload(&bytes).as_fd(), end.as_fd()],
                 );
-                hostile.record(OUTSIDE, counts, &outside(LEN, 100));
+                hostile.record(OUTSIDE, counts, &outside(LEN, pages(100)));
             });
         }
         // The payload has come: what is wrong with the list shows when it is unpacked.
@@ -1328,7 +1344,7 @@ alone!(a_large_record_with_a_wrong_list_closes_the_channel, || {
                         &[hostile.payload(&bytes).as_fd(), end.as_fd()],
                     );
                     drop((inner, end));
-                    hostile.record(OUTSIDE, counts, &outside(LEN, 100));
+                    hostile.record(OUTSIDE, counts, &outside(LEN, pages(100)));
                     expect_untakeable(&victim);
                 });
             }
@@ -1339,8 +1355,8 @@ alone!(a_large_record_with_a_wrong_list_closes_the_channel, || {
 alone!(buffers_that_are_not_as_told_close_the_channel, || {
     with_watchdog(|| {
         let buffer = sealed(&[3; 100]);
-        let is_told = |bytes: u64| bytes == 200;
-        for bytes in [0, 1, 100, 199, 200, 201, 4096, 1 << 20, 1 << 19] {
+        let is_told = |bytes: u64| bytes == 2 * pages(100);
+        for bytes in [0, 1, 100, 200, 4096, 8191, 8192, 8193, 12288, 1 << 19, 1 << 20] {
             for enveloped in [false, true] {
                 for reader in READERS {
                     case("bytes of all buffers", || {
@@ -1371,7 +1387,7 @@ alone!(buffers_that_are_not_as_told_close_the_channel, || {
                     let (victim, mut hostile) = open(reader, LIMIT);
                     hostile.open_lane();
                     hostile.pack(&lens.map(|len| ticket(BUFFER, len)), &[buffer.as_fd(); 2]);
-                    hostile.record(OUTSIDE, [0, 2], &outside(0, 100));
+                    hostile.record(OUTSIDE, [0, 2], &outside(0, pages(100)));
                     expect_untakeable(&victim);
                 });
             }
@@ -1400,7 +1416,7 @@ alone!(a_buffer_that_is_none_closes_the_channel, || {
                         &[ticket(BUFFER, 100), ticket(BUFFER, 100)],
                         &[good.as_fd(), strange.as_fd()],
                     );
-                    hostile.record(OUTSIDE, [0, 2], &outside(0, 200));
+                    hostile.record(OUTSIDE, [0, 2], &outside(0, 2 * pages(100)));
                     let message = victim.recv().unwrap();
                     // What is good among the bad can be taken.
                     assert_eq!(message.take_buffer().unwrap().unwrap()[..], [3; 100]);
@@ -1416,7 +1432,7 @@ alone!(a_buffer_that_is_none_closes_the_channel, || {
                 let (victim, mut hostile) = open(reader, LIMIT);
                 hostile.open_lane();
                 hostile.pack(&[ticket(BUFFER, 100)], &[memory(&[], 4096, ALL_SEALS).as_fd()]);
-                hostile.record(OUTSIDE, [0, 1], &outside(0, 100));
+                hostile.record(OUTSIDE, [0, 1], &outside(0, pages(100)));
                 if !reader.is_trusting() {
                     return expect_untakeable(&victim);
                 }
@@ -1430,7 +1446,7 @@ alone!(a_buffer_that_is_none_closes_the_channel, || {
             hostile.open_lane();
             for _ in 0..3 {
                 hostile.pack(&[ticket(BUFFER, 100)], &[hostile.line.as_fd()]);
-                hostile.record(OUTSIDE, [0, 1], &outside(0, 100));
+                hostile.record(OUTSIDE, [0, 1], &outside(0, pages(100)));
                 drop(victim.recv().unwrap());
             }
             hostile.bytes(b"as ever");

@@ -230,9 +230,12 @@ impl Sender {
         large: Finished,
         tag: u32,
         patience: Patience,
-        list: TransferList,
+        mut list: TransferList,
     ) -> Result<(), TransferError> {
-        let room = self.take_turn().and_then(|()| self.reserve_room(OUTSIDE_LEN.into(), patience));
+        let outside = file_len(large.len()).saturating_add(list.bytes());
+        let room = self
+            .take_turn()
+            .and_then(|()| self.reserve_with(OUTSIDE_LEN.into(), outside, large.len(), patience));
         match room {
             Ok(room) => {
                 let content = Content::plain(OUTSIDE_LEN as usize, tag);
