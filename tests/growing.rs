@@ -355,7 +355,7 @@ fn is_like_a_queue(stays: &[Stay], options: ChannelOptions) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_growing_trusted_port_is_like_a_queue(stays in stays()) {
