@@ -8,7 +8,8 @@
 //! * **B1** Nobody else uses the descriptor of a [`Block`] before it is sealed (a forked child has it, and
 //!   leaves it alone), and its mapping is as long as its file: nobody writes there but through the one
 //!   `&mut`, and no access faults for lack of file.
-//! * **B2** A forked child does not get the mapping of a [`Block`] (`MADV_DONTFORK`). There, what is at
+//! * **B2** A forked child does not get the mapping of a [`Block`] (`MADV_DONTFORK`, before anybody can
+//!   fork). There, what is at
 //!   its addresses is nobody's, or somebody else's: a copy is neither read, nor written, nor unmapped.
 //! * **B3** The file of a [`Sealed`] is a memfd with all four [`SEALS`], before the first byte of its
 //!   mapping is read, and the mapping is as long as the file: so the bytes never change, and no access
@@ -27,7 +28,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pwrite};
 
-use crate::fork::Mark;
+use crate::fork::{self, Mark};
 use crate::memfd;
 
 /// Against writing, shrinking, growing, and other seals.
@@ -155,9 +156,13 @@ struct Writable {
 
 impl Writable {
     fn new(memfd: BorrowedFd<'_>, len: usize, mark: Mark) -> Result<Self, Errno> {
-        // SAFETY: B1: the file is `len` bytes long, and nobody else uses it.
-        let map = unsafe { MmapOptions::new().len(len).map_mut(&memfd) }.map_err(errno_of)?;
-        map.advise(Advice::DontFork).map_err(errno_of)?;
+        let map = fork::undivided(|| {
+            // SAFETY: B1: the file is `len` bytes long, and nobody else uses it.
+            let map = unsafe { MmapOptions::new().len(len).map_mut(&memfd) }?;
+            map.advise(Advice::DontFork)?;
+            Ok(map)
+        });
+        let map = map.map_err(errno_of)?;
         // All pages at once are cheaper than one by one. Before Linux 5.14, they come one by one.
         let _ = map.advise(Advice::PopulateWrite);
         Ok(Self { map: Some(map), mark })

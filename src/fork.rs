@@ -161,6 +161,14 @@ impl ForkSafeFd {
     }
 }
 
+/// Runs something between two forks of this process, as it were: none divides it. Not for long.
+pub(crate) fn undivided<T>(run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    // With the handlers, a fork waits for the lock.
+    page()?;
+    let _held = lock();
+    run()
+}
+
 struct Reset;
 
 impl Drop for Reset {

@@ -511,7 +511,7 @@ alone!(a_wrong_number_closes_the_channel, || {
             lane.pack(&says(0, 0), &goods[1].fds());
         });
         expect_refusal("more lanes than may wait", 1, |lane| {
-            let fds = [&goods[0].fds()[..], &vec![goods[1].fds()[2]; MAX_LANES + 2]].concat();
+            let fds = [&goods[0].fds()[..], &[goods[1].fds()[2]; MAX_LANES + 2]].concat();
             lane.pack(&says(1, MAX_LANES as u8 + 2), &fds);
         });
     });

@@ -501,7 +501,7 @@ in_all_ways!(
 // ---- Whatever posts, posts into grown rings too ----
 
 /// Rounds of each of the ways below.
-const ROUNDS: u64 = 250;
+const ROUNDS: u64 = 100;
 
 on_all_channels!(
     values_loans_and_plain_data_wait_in_grown_rings,

@@ -6,6 +6,7 @@ mod carrier;
 mod hostile;
 mod operations;
 mod payload;
+mod queue;
 mod record;
 
 pub use attach::attach;
@@ -13,19 +14,21 @@ pub use carrier::carrier;
 pub use hostile::{hostile, hostile_race};
 pub use operations::operations;
 pub use payload::payload;
+pub use queue::queue;
 pub use record::record;
 
 /// What a target does with one input.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("attach", attach),
     ("carrier", carrier),
     ("hostile", hostile),
     ("hostile_race", hostile_race),
     ("operations", operations),
     ("payload", payload),
+    ("queue", queue),
     ("record", record),
 ];
 

@@ -59,9 +59,8 @@ impl Tagged for Plain {
 
 #[derive(Arbitrary, Debug)]
 struct Script<'a> {
-    untrusted: bool,
-    /// A ring so small that much does not fit in it.
-    small: bool,
+    /// Whether the ports trust each other; and whether their rings are so small that much does not fit.
+    channel: u8,
     tag: Tag,
     /// An honest value whose archive comes first, if there is one.
     value: Option<Value>,
@@ -90,9 +89,9 @@ const MAX: usize = 60_000;
 
 pub fn payload(data: &[u8]) {
     let Some(script) = crate::script::<Script>(data) else { return };
-    let trust = if script.untrusted { Trust::Untrusted } else { Trust::Trusted };
+    let trust = if script.channel & 1 == 1 { Trust::Untrusted } else { Trust::Trusted };
     let options = ChannelOptions::new().trust(trust);
-    let options = if script.small { options.capacity(4096) } else { options };
+    let options = if script.channel & 2 == 2 { options.capacity(4096) } else { options };
     let MessageChannel { port1, port2 } = options.open().unwrap();
     let mut bytes = script.bytes();
     bytes.truncate(MAX);

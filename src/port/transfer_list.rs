@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::MessagePort;
 use crate::Buffer;
+use crate::BufferError;
 use crate::SealedBuffer;
 use crate::block::file_len;
 use crate::error::PostError;
@@ -158,7 +159,12 @@ fn seal_buffer(buffer: Buffer, refused: &mut Option<PostError>) -> Option<Transf
     match buffer.into_sealed_memory() {
         Ok(sealed) => Some(Transferable::SealedBuffer(SealedBuffer::from_sealed(sealed))),
         Err((buffer, error)) => {
-            *refused = Some(PostError::Os(std::io::Error::other(error)));
+            *refused = Some(match error {
+                BufferError::Os { source, .. } | BufferError::Seal { source, .. } => {
+                    PostError::Os(source)
+                }
+                BufferError::Detached => PostError::Detached,
+            });
             buffer.map(Transferable::Buffer)
         }
     }
