@@ -17,7 +17,6 @@ use support::{
 use zeroport::WaitStrategy::{Adaptive, Sleep, Spin};
 use zeroport::{
     BatchError, CloseReason, Closer, MessageChannel, MessagePort, PeerState, PostError, RecvError,
-    WaitStrategy,
 };
 
 /// Messages before an end: many laps of the default ring.
@@ -348,12 +347,15 @@ fn a_held_message_stays_readable() {
     }
 }
 
+/// A queue that is soon full.
+const FIXED: Setup = Setup::new().capacity(4096).limit(0);
+
 /// S-045: whoever waits on a port is woken when another thread closes it, however it waits.
-fn expect_wake<T>(strategy: WaitStrategy, wait: fn(&MessagePort) -> T, check: fn(T))
+fn expect_wake<T>(setup: Setup, wait: fn(&MessagePort) -> T, check: fn(T))
 where
     T: Send + 'static,
 {
-    let MessageChannel { port1, port2 } = Setup::new().capacity(4096).strategy(strategy).open();
+    let MessageChannel { port1, port2 } = setup.open();
     let closer = port1.closer();
     let begun = Arc::new(AtomicU64::new(0));
     let sign = Arc::clone(&begun);
@@ -374,7 +376,7 @@ where
     let deadline = Instant::now() + Duration::from_secs(60);
     waiting.join(deadline);
     closers.into_iter().for_each(|closer| closer.join(deadline));
-    // A full ring holds messages for the other end; after those comes the end.
+    // A full queue holds messages for the other end; after those comes the end.
     for message in port2.drain() {
         assert_eq!(message.bytes().len(), 500);
     }
@@ -392,7 +394,7 @@ fn a_closer_wakes_a_reader() {
     for _ in 0..50 {
         for strategy in [Spin, Adaptive, Sleep] {
             expect_wake(
-                strategy,
+                FIXED.strategy(strategy),
                 |port| port.recv().map(drop),
                 |end| assert_eq!(end, Err(RecvError::Closed(CloseReason::Closed))),
             );
@@ -404,7 +406,7 @@ fn a_closer_wakes_a_reader() {
 fn a_closer_wakes_a_reader_with_a_deadline() {
     for strategy in [Spin, Adaptive, Sleep] {
         expect_wake(
-            strategy,
+            FIXED.strategy(strategy),
             |port| port.recv_timeout(Duration::from_secs(50)).map(drop),
             |end| assert_eq!(end, Err(RecvError::Closed(CloseReason::Closed))),
         );
@@ -413,10 +415,10 @@ fn a_closer_wakes_a_reader_with_a_deadline() {
 
 #[test]
 fn a_closer_wakes_a_poster_that_waits_for_room() {
-    for _ in 0..50 {
-        for strategy in [Spin, Adaptive, Sleep] {
+    for setup in [FIXED, FIXED.limit(16 << 10)] {
+        for strategy in [[Spin, Adaptive, Sleep]; 50].into_iter().flatten() {
             expect_wake(
-                strategy,
+                setup.strategy(strategy),
                 |port| loop {
                     // Ends only by an error, for nobody makes room.
                     if let Err(error) = port.post_bytes(&[7; 500]) {

@@ -10,7 +10,7 @@ use std::thread;
 
 use bytemuck::{Pod, Zeroable};
 use rustix::process::Signal;
-use support::{Setup, alone, conversation, doomed, in_all_ways, pattern};
+use support::{Setup, alone, conversation, doomed, in_all_ways, in_both_queues, pattern};
 use zeroport::{CloseReason, MessageChannel, MessagePort, PeerState, PostError, RecvError, Tagged};
 
 const CLOSED: RecvError = RecvError::Closed(CloseReason::Closed);
@@ -156,7 +156,7 @@ in_all_ways!(
 
 // A batch several times as large as the ring: its posters must not wait for a reader that sees
 // nothing of it.
-in_all_ways!(
+in_both_queues!(
     batches_larger_than_the_ring_arrive,
     Setup::new().capacity(4096),
     |port| {
@@ -183,7 +183,7 @@ in_all_ways!(
     }
 );
 
-in_all_ways!(
+in_both_queues!(
     drained_messages_are_the_same_ones,
     Setup::new().capacity(4096),
     |port| {
@@ -255,7 +255,7 @@ conversation!(
     }
 );
 
-in_all_ways!(
+in_both_queues!(
     a_payload_is_what_it_was_when_it_was_posted,
     Setup::new().capacity(4096),
     |port| {
@@ -296,7 +296,7 @@ fn talk_both_ways(port: MessagePort) {
     assert!(matches!(nothing, RecvError::Empty | CLOSED), "{nothing}");
 }
 
-in_all_ways!(
+in_both_queues!(
     several_messages_may_be_held_and_dropped_in_any_order,
     Setup::new().capacity(4096),
     |port| {
@@ -347,7 +347,8 @@ fn room_comes_back_in_the_order_of_posting() {
 
 #[test]
 fn a_copied_message_holds_no_room() {
-    let MessageChannel { port1, port2 } = Setup::new().untrusted().capacity(4096).open();
+    let setup = Setup::new().untrusted().capacity(4096).limit(0);
+    let MessageChannel { port1, port2 } = setup.open();
     let held: Vec<_> = (0..200u64)
         .map(|number| {
             port1.try_post_bytes(&pattern(number, 100)).unwrap();
@@ -461,7 +462,7 @@ doomed!(
 );
 
 // A sender is not `Sync`; threads share it behind a lock of their own.
-in_all_ways!(
+in_both_queues!(
     threads_behind_a_lock_keep_their_own_order,
     Setup::new().capacity(4096),
     |port| {

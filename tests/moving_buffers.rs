@@ -514,7 +514,7 @@ fn shared_memory() -> usize {
 }
 
 /// Far more than what other tests use meanwhile, and than what a round takes.
-const MUCH: usize = 1 << 30;
+const MUCH: usize = 512 << 20;
 
 fn expect_no_memory_left(before: usize, what: &str) {
     wait_until(what, || shared_memory() < before + MUCH / 2);

@@ -8,12 +8,12 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
-use support::{Setup, in_all_ways, pattern};
+use support::{Setup, in_both_queues, pattern};
 use zeroport::{CloseReason, Message, MessageChannel, MessagePort, PostError, RecvError, Trust};
 
 const CLOSED: RecvError = RecvError::Closed(CloseReason::Closed);
 
-in_all_ways!(
+in_both_queues!(
     many_more_messages_than_the_ring_holds,
     Setup::new().capacity(4096),
     |port| {
@@ -53,7 +53,7 @@ fn longest(port: &MessagePort) -> usize {
     2 * port.max_in_ring()
 }
 
-in_all_ways!(
+in_both_queues!(
     sizes_of_all_kinds_on_one_port,
     Setup::new().capacities(4096, 8192),
     |port| {
@@ -93,7 +93,7 @@ fn post_one_way_or_another(port: &MessagePort, number: u64, size: usize) {
 }
 
 // The same through a ring that never waits: the poster runs far ahead of the reader.
-in_all_ways!(
+in_both_queues!(
     sizes_of_all_kinds_in_a_stream,
     Setup::new().capacity(16 << 10),
     |port| {

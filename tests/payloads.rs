@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytemuck::{Pod, Zeroable};
 use rkyv::rancor::{Fallible, Source};
 use rkyv::{Archive, Place, Serialize};
-use support::{Setup, conversation, in_all_ways, pattern};
+use support::{Setup, conversation, in_all_ways, in_both_queues, pattern};
 use zeroport::{
     CloseReason, DecodeError, EncodeError, MessageChannel, MessagePort, PostError, RecvError,
     Tagged, tag_of_name, tag_of_plain_data,
@@ -219,7 +219,7 @@ fn tags_are_the_documented_ones() {
     assert_eq!(tags, [0, 0, tag_of_name("test.Number"), point, point, 7]);
 }
 
-in_all_ways!(
+in_both_queues!(
     payloads_are_aligned_wherever_they_lie,
     Setup::new().capacity(4096),
     |port| {

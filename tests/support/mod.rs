@@ -7,6 +7,7 @@
 //! conversation!(echo, |port| assert_eq!(ask(&port), 42), |port| answer(&port));
 //! conversation!(echo_small, Setup::new().capacity(4096), host, peer);
 //! in_all_ways!(echo_everywhere, host, peer);
+//! in_both_queues!(echo_at_length, Setup::new().capacity(4096), host, peer);
 //! doomed!(killed, |port, peer| { peer.kill(); … }, post_for_ever);
 //! alone!(no_descriptor_stays, || …);
 //! ```
@@ -147,6 +148,19 @@ macro_rules! in_all_ways {
     };
 }
 
+/// As [`in_all_ways!`], in one ring that gets full, and in a queue that grows.
+macro_rules! in_both_queues {
+    ($name:ident, $setup:expr, $host:expr, $peer:expr $(,)?) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $crate::support::in_all_ways!(one_ring, $setup.limit(0), $host, $peer);
+            $crate::support::in_all_ways!(growing, $setup, $host, $peer);
+        }
+    };
+}
+
 /// A test whose peer is a process that the host may kill: the host gets `(MessagePort, Peer)`.
 macro_rules! doomed {
     ($name:ident, $host:expr, $peer:expr $(,)?) => {
@@ -172,7 +186,7 @@ macro_rules! alone {
     };
 }
 
-pub(crate) use {alone, conversation, doomed, in_all_ways};
+pub(crate) use {alone, conversation, doomed, in_all_ways, in_both_queues};
 
 /// The name that the test harness knows a test by: its path without the crate.
 pub(crate) fn test_name(path: &'static str) -> &'static str {
