@@ -449,12 +449,15 @@ fn a_closer_does_not_keep_a_port_open_and_outlives_it() {
 fn close_against_post() {
     support::with_watchdog(|| {
         for round in 0..2_000 {
-            let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+            // One ring, or a queue that grows a few times.
+            let growing = FIXED.limit(64 << 10);
+            let setup = if round % 2 == 0 { Setup::new().limit(0) } else { growing };
+            let MessageChannel { port1, port2 } = setup.open();
             let closer = port1.closer();
             let progress = AtomicU64::new(0);
             let (least, most) = std::thread::scope(|scope| {
                 let poster = scope.spawn(|| post_until_closed(port1, &progress));
-                while progress.load(Ordering::Relaxed) <= round % 64 {
+                while progress.load(Ordering::Relaxed) <= round / 2 % 64 {
                     std::hint::spin_loop();
                 }
                 closer.close();
