@@ -644,7 +644,8 @@ alone!(a_ring_that_is_none_closes_the_channel, || {
                 hostile.link(ORDER, 0);
             });
         }
-        let forged: [(&str, fn(&Hostile) -> File); 14] = [
+        type Forged = (&'static str, fn(&Hostile) -> File);
+        let forged: [Forged; 14] = [
             ("unsealed", |hostile| {
                 memory(&hostile.identity([GROWN, 0]), HEADER + GROWN, SealFlags::empty())
             }),
