@@ -158,10 +158,10 @@ impl Line {
 
     /// Whether the line hangs up, of which another sign was seen. The kernel closes the descriptors of a
     /// process that dies one by one, and those of a port in a queue that is dropped.
-    pub(crate) fn hangs_up_soon(&self) -> bool {
+    pub(crate) fn hangs_up_soon(&self, deadline: Option<Instant>) -> bool {
         (0..HANG_UP_LOOKS).any(|_| {
             self.is_hung_up() || {
-                self.wait_blocked(None, None);
+                self.wait_blocked(None, deadline);
                 false
             }
         })

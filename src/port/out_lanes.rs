@@ -197,7 +197,7 @@ impl Sender {
         let is_gone = matches!(refused, Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN);
         let hangs_up = |line: Arc<Line>| match patience {
             Patience::None => line.is_hung_up(),
-            Patience::Until(_) => line.hangs_up_soon(),
+            Patience::Until(deadline) => line.hangs_up_soon(deadline),
         };
         let closed = self.check().err().or_else(|| {
             if is_gone && self.hold().line().is_none_or(hangs_up) {
