@@ -144,6 +144,9 @@ impl ChannelOptions {
     /// How many bytes may wait in each direction beyond the ring: in rings by which the queue grows, in
     /// large payloads and in buffers. Checked when the channel is opened; at most 64 TiB.
     ///
+    /// Memory counts in whole pages, a ring with its capacity, until the reader has let it go: a ring that was
+    /// read to its end, when the reader next looks for a message.
+    ///
     /// While they may, a post does not wait. Above, `post` waits and `try_post` is
     /// [`Full`](crate::PostError::Full). One message that is larger by itself may pass when nothing else
     /// waits. With 0 the queue never grows.
