@@ -2,16 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod ends;
+mod scarcity;
 mod support;
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use ends::{expect_end, expect_report};
 use rustix::process::{Resource, Rlimit, Uid, geteuid, getpid, getrlimit, setrlimit};
 use rustix::thread::set_thread_uid;
 use rustix::time::{ClockId, clock_gettime};
+use scarcity::Scarcity;
 use support::{
     Peer, Setup, Sleeper, alone, asleep, channels, conversation, count_descriptors,
     count_segment_mappings, doomed, expect_all_entangled, expect_entangled, lower_descriptor_limit,
@@ -21,34 +21,6 @@ use zeroport::{
     Buffer, ChannelOptions, CloseReason, Message, MessageChannel, MessagePort, PeerState,
     PostError, RecvError, TakeError, TransferError, WaitStrategy, transfer,
 };
-
-/// Leaves this process exactly so many more descriptors, until it is dropped.
-struct Scarcity {
-    _fillers: Vec<File>,
-}
-
-impl Scarcity {
-    fn new(free: usize) -> Self {
-        // All numbers below the limit must be in use for the limit to be exact.
-        let numbers = std::fs::read_dir("/proc/self/fd").unwrap();
-        let number = |entry: std::io::Result<std::fs::DirEntry>| {
-            entry.unwrap().file_name().to_str().unwrap().parse::<i32>().unwrap()
-        };
-        let highest = numbers.map(number).max().unwrap();
-        let mut fillers = vec![File::open("/dev/null").unwrap()];
-        while fillers.last().unwrap().as_raw_fd() < highest {
-            fillers.push(File::open("/dev/null").unwrap());
-        }
-        lower_descriptor_limit((count_descriptors() + free) as u64);
-        Self { _fillers: fillers }
-    }
-}
-
-impl Drop for Scarcity {
-    fn drop(&mut self) {
-        raise_descriptor_limit();
-    }
-}
 
 fn expect_no_descriptor<T: std::fmt::Debug>(taken: Result<T, TakeError>) {
     match taken {
