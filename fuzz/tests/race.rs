@@ -11,11 +11,8 @@ fn main() {
     for trust in [Trust::Trusted, Trust::Untrusted] {
         for strategy in [WaitStrategy::Spin, WaitStrategy::Adaptive, WaitStrategy::Sleep] {
             // Of a grown ring each side has a mapping of its own, which the sanitizer cannot match.
-            let options = ChannelOptions::new()
-                .capacity(4096)
-                .limit(0)
-                .trust(trust)
-                .wait_strategy(strategy);
+            let options =
+                ChannelOptions::new().capacity(4096).limit(0).trust(trust).wait_strategy(strategy);
             // Never dropped: the standard library is not instrumented, so a lock in it orders
             // nothing that the sanitizer knows of.
             let MessageChannel { port1, port2 } = options.open().unwrap();
