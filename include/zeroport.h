@@ -203,8 +203,8 @@ zp_status zp_port_max_payload(zp_port port, size_t *len);
 /*
  * A received message, in a place of the caller's. Read it, leave opaque alone. It may be copied:
  * the copies are one message, which is released once. data starts at a multiple of 16 bytes, is
- * never null, and stays as it is until the message is released; on a port that is not ZP_UNTRUSTED
- * it lies in the ring, where the other side can run out of room if messages are held for long.
+ * never null, and stays as it is until the message is released. On a port that is not ZP_UNTRUSTED
+ * it lies in memory that the other side has, and can run out of if messages are held for long.
  */
 typedef struct zp_message {
     const void *data;
@@ -219,6 +219,8 @@ typedef struct zp_message {
  * release what it held before. On failure all of it is 0, and there is nothing to release.
  *
  *      ZP_CLOSED, ZP_PEER_DIED, ZP_LOST, ZP_VIOLATED   all messages were received: the end
+ *      ZP_SYSTEM         no descriptors or memory left for the next message, which is still there:
+ *                        close something and ask again
  */
 zp_status zp_port_recv(zp_port port, zp_message *message);
 

@@ -23,10 +23,11 @@ use std::collections::VecDeque;
 
 use crate::ring::{Consumer, Content, Found, Link, Memory, Producer, Record, Refusal, Reservation};
 
+use crate::sync::Ordering;
+
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
-use crate::sync::Ordering;
 
 /// The poster's end of a queue. Mirror of [`Reader`].
 #[derive(Debug)]
@@ -300,7 +301,7 @@ impl<M: Memory + Clone> Reader<M> {
         Some(grown.ring.memory().clone())
     }
 
-    /// The ring that is read, if it is a grown one, and the place up to which no record of it is held.
+    /// Runs `work` on the ring that is read, if it is a grown one.
     pub(crate) fn with_current<T>(&self, work: impl FnOnce(&Consumer<M>) -> T) -> Option<T> {
         if !self.is_away.get() {
             return None;

@@ -29,7 +29,7 @@ use rustix::net::{
 };
 use support::{
     Setup, alone, count_descriptors, count_segment_mappings, lower_descriptor_limit, pattern,
-    raise_descriptor_limit, with_watchdog,
+    post_ports_until_refused, raise_descriptor_limit, with_watchdog,
 };
 use zeroport::{
     AttachError, CloseReason, Message, MessageChannel, MessagePort, PeerState, PostError,
@@ -1339,15 +1339,7 @@ alone!(a_reader_that_takes_nothing_holds_nobody, || {
         for (limit, lanes) in [(0, 1), (256 << 20, MAX_LANES)] {
             case("lanes that fill up", || {
                 let (victim, _hostile) = open_channel(Setup::new().limit(limit).untrusted());
-                let mut posted = 0;
-                let refused = loop {
-                    let MessageChannel { port1: gift, port2: _ } =
-                        MessageChannel::untrusted().unwrap();
-                    match victim.try_post_bytes_with(b"", transfer![gift]) {
-                        Ok(()) => posted += 1,
-                        Err(error) => break error,
-                    }
-                };
+                let (posted, refused) = post_ports_until_refused(&victim);
                 assert!((10 * lanes..2000 * lanes).contains(&posted), "{posted}");
                 assert!(matches!(refused.source, PostError::Full { len: 0 }), "{refused:?}");
                 let (begin, short) = (Instant::now(), Duration::from_millis(20));

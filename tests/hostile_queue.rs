@@ -26,7 +26,10 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
-use support::{alone, count_descriptors, count_segment_mappings, pattern, with_watchdog};
+use support::{
+    alone, count_descriptors, count_segment_mappings, pattern, post_ports_until_refused,
+    with_watchdog,
+};
 use zeroport::{
     AttachError, Buffer, ChannelOptions, CloseReason, MessageChannel, MessagePort, PeerState,
     PostError, RecvError, TakeError, Trust, transfer,
@@ -1586,15 +1589,7 @@ alone!(a_count_of_lanes_that_lies_holds_nobody, || {
             case("lanes", || {
                 let (victim, hostile) = open(Reader::Untrusted, LIMIT);
                 hostile.write(LANES, lanes);
-                let mut posted = 0;
-                let refused = loop {
-                    let MessageChannel { port1: gift, port2: _ } =
-                        MessageChannel::untrusted().unwrap();
-                    match victim.try_post_bytes_with(b"", transfer![gift]) {
-                        Ok(()) => posted += 1,
-                        Err(refused) => break refused,
-                    }
-                };
+                let (posted, refused) = post_ports_until_refused(&victim);
                 // A process without privileges may not have so many descriptors on their way.
                 assert!(
                     matches!(refused.source, PostError::Full { .. } | PostError::Os(_)),

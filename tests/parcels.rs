@@ -339,6 +339,12 @@ fn full_lanes() -> impl Iterator<Item = (Setup, usize)> {
     setups.into_iter().filter(|(_, lanes)| *lanes == 1 || fits(&(300 * lanes)))
 }
 
+/// Bytes of a socket's buffer, by default.
+fn socket_buffer() -> u64 {
+    let bytes = std::fs::read_to_string("/proc/sys/net/core/wmem_default").unwrap();
+    bytes.trim().parse().unwrap()
+}
+
 /// Posts messages with one port each until there is no room for another; gives what stays of each.
 fn fill_lane(port: &MessagePort) -> Vec<MessagePort> {
     let mut staying = Vec::new();
@@ -371,7 +377,9 @@ alone!(a_full_lane_refuses_and_hands_back, || {
         for round in 0..3 {
             let staying = fill_lane(&port1);
             let count = staying.len();
-            assert!((100 * lanes..2000 * lanes).contains(&count), "{count} messages");
+            // 278 on each with the kernel's usual buffers.
+            let least = if socket_buffer() < 212_992 { 100 } else { 250 };
+            assert!((least * lanes..2000 * lanes).contains(&count), "{count} messages");
             // What has no ports finds room all the same, and so does the other direction.
             port1.post_bytes(b"no ports").unwrap();
             let (mine, theirs) = channels(1);

@@ -495,3 +495,57 @@ fn a_batch_says_how_far_it_came() {
         assert!(matches!(error.source, PostError::Closed(CloseReason::Closed)), "{error}");
     }
 }
+
+// The queue goes back to its first ring to have room for the large one: not before what stands in the batch.
+#[test]
+fn a_batch_in_a_grown_ring_ends_with_a_large_message() {
+    for len in [40_000, 70_000] {
+        for options in all_kinds(LIMITED) {
+            with_watchdog(move || {
+                let (port1, port2) = open(options);
+                let posted = fill_limited(&port1);
+                expect_filled(&port2, posted, 1000);
+                let lens = [10, 20, 30, len, 40];
+                let reader = thread::spawn(move || {
+                    for (number, len) in (0..).zip(lens) {
+                        assert!(port2.recv().unwrap().bytes() == long_pattern(number, len));
+                    }
+                    port2
+                });
+                let messages = (0..).zip(lens).map(|(number, len)| long_pattern(number, len));
+                port1.post_all_bytes(messages).unwrap();
+                let port2 = reader.join().unwrap();
+                assert_eq!(port2.try_recv().unwrap_err(), RecvError::Empty);
+            });
+        }
+    }
+}
+
+// It keeps the first ring from having much room; what has none there has it elsewhere.
+#[test]
+fn a_held_message_in_the_first_ring_makes_nothing_full() {
+    for options in all_kinds(OPTIONS.limit(4 << 20)) {
+        for (before, released) in (0..8).flat_map(|before| (0..4).map(move |it| (before, it))) {
+            let (port1, port2) = open(options);
+            let post = |number, len| port1.try_post_bytes(&long_pattern(number, len)).unwrap();
+            let expect = |number, len| {
+                let message = port2.recv().unwrap();
+                assert!(message.bytes() == long_pattern(number, len));
+                message
+            };
+            for number in 0..before {
+                post(number, 500);
+                expect(number, 500);
+            }
+            (0..280).for_each(|number| post(number, 960));
+            (0..released).for_each(|number| drop(expect(number, 960)));
+            let held = expect(released, 960);
+            (released + 1..280).for_each(|number| drop(expect(number, 960)));
+            for number in 0..100 {
+                post(number, 1900);
+                expect(number, 1900);
+            }
+            assert!(held.bytes() == long_pattern(released, 960));
+        }
+    }
+}

@@ -149,7 +149,8 @@ impl ChannelOptions {
     ///
     /// While they may, a post does not wait. Above, `post` waits and `try_post` is
     /// [`Full`](crate::PostError::Full). One message that is larger by itself may pass when nothing else
-    /// waits. With 0 the queue never grows.
+    /// waits. With 0 the queue never grows; a serialiser that posts on the very port that posts its value may
+    /// then wait for ever, if the value is too large for the ring and the reader is this thread.
     ///
     /// ```
     /// use zeroport::{ChannelOptions, MessageChannel, PostError};

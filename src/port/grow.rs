@@ -24,13 +24,19 @@ use super::wait::{Look, is_past};
 const MAX_STEP: u64 = 16 << 20;
 /// Memory of a grown ring is allocated in such pieces: what is over at the end of a burst is little.
 const CHUNK: u64 = 128 << 10;
-/// How long a poster waits for a reader that is awake, but does not get on, and for one that does, before it
-/// grows: a call that must not wait, about as long as making a ring takes; any other, as long as a reader may
-/// have to wait for its processor.
-const PAUSE: [Duration; 2] = [IDLE, Duration::from_micros(100)];
+/// A call that must not wait watches the reader about as long as making a ring takes.
+const PAUSE: Pause = Pause { idle: IDLE, busy: Duration::from_micros(100) };
 const IDLE: Duration = Duration::from_micros(30);
-const LONG_PAUSE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(5)];
+/// Any other as long as a reader may have to wait for its processor.
+const LONG_PAUSE: Pause = Pause { idle: Duration::from_millis(1), busy: Duration::from_millis(5) };
 pub(super) const QUICK_LOOKS: u32 = 64;
+
+/// How long a poster watches a reader that is awake before it grows: one that does not get on, and one
+/// that does.
+struct Pause {
+    idle: Duration,
+    busy: Duration,
+}
 
 /// What a sender knows of the rings beyond the first, and of all that counts toward the limit.
 #[derive(Debug)]
@@ -98,7 +104,7 @@ impl Sender {
     fn try_room(&self, len: u64) -> Result<Option<Reservation>, PostError> {
         match self.queue().reserve(len) {
             Ok(room) if !room.is_grown() => Ok(Some(room)),
-            Ok(room) => self.back_with_memory(room, len).map(Some),
+            Ok(room) => self.back_with_memory(room, len),
             Err(Refusal::Full | Refusal::Linked) => Ok(None),
             Err(Refusal::TooLarge { max }) => Err(PostError::TooLarge { len, max }),
             Err(Refusal::Broken) => Err(self.violated()),
@@ -107,26 +113,27 @@ impl Sender {
 
     /// Sees to it that there is memory for room in a grown ring. Where more has to be allocated is the
     /// place to ask whether the reader has caught up, so that it need not be asked at each post.
-    fn back_with_memory(&self, room: Reservation, len: u64) -> Result<Reservation, PostError> {
+    fn back_with_memory(
+        &self,
+        room: Reservation,
+        len: u64,
+    ) -> Result<Option<Reservation>, PostError> {
         let allocated = self.growth().allocated.get();
         let end = room.end();
         if end <= allocated {
-            return Ok(room);
+            return Ok(Some(room));
         }
-        self.flush();
-        if self.go_back()?
-            && let Ok(room) = self.queue().reserve(len)
-        {
-            return Ok(room);
-        }
-        let Some((ring, _)) = self.queue().grown() else { return Err(PostError::Full { len }) };
+        self.go_back()?;
+        let Some((ring, _)) = self.queue().grown() else { return self.try_room(len) };
         let to = end.next_multiple_of(CHUNK).min(self.queue().capacity());
         ring.segment().allocate(allocated, to).map_err(|error| PostError::Os(error.into()))?;
         self.growth().allocated.set(to);
-        Ok(room)
+        Ok(Some(room))
     }
 
     fn go_back(&self) -> Result<bool, PostError> {
+        // What is staged stands before the link.
+        self.flush();
         match self.queue().go_back() {
             Ok(true) => {
                 self.growth().allocated.set(0);
@@ -145,7 +152,7 @@ impl Sender {
         if self.hold().waits.sleeps_at_once() || self.next_capacity(len)?.is_none() {
             return Ok(None);
         }
-        let ([idle, busy], deadline) = match patience {
+        let (Pause { idle, busy }, deadline) = match patience {
             Patience::None => (PAUSE, None),
             Patience::Until(deadline) => (LONG_PAUSE, deadline),
         };

@@ -16,9 +16,9 @@ use super::transfer_list::{TransferError, TransferList};
 ///
 /// It dereferences to its bytes; what stands there at first is unspecified. On a trusted port it lies
 /// in the ring, on an untrusted one in private memory that is copied when it is published. What is too large
-/// for the ring lies in a memory of its own, on either, and is not copied. Dropping a loan publishes nothing. While it exists, other posts on the port are refused with
-/// [`PostError::Busy`]; one that is never dropped (`std::mem::forget`) keeps it so. In a forked child
-/// it has no bytes.
+/// for the ring lies in a memory of its own, on either, and is not copied. Dropping a loan publishes nothing.
+/// While it exists, other posts on the port are refused with [`PostError::Busy`]; one that is never dropped
+/// (`std::mem::forget`) keeps it so. In a forked child it has no bytes.
 ///
 /// ```
 /// use zeroport::MessageChannel;

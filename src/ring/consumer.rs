@@ -156,7 +156,7 @@ impl<M: Memory> Consumer<M> {
         // PUBLISH: pairs with the Release in `Producer::publish` and `flush`.
         match parse_head(self.memory.word(from).load(Ordering::Acquire)) {
             Head::Empty => Found::Nothing,
-            Head::Plain { len } => self.check(from, from, len),
+            Head::Plain { len } => self.check(from, from, len, self.detail(from)),
             Head::Message { len, flags, ports } => self.check_rare(from, from, len, flags, ports),
             Head::Filler => self.peek_next_lap(from),
             Head::Link { flags } => self.link(from, flags),
@@ -270,7 +270,7 @@ impl<M: Memory> Consumer<M> {
         let start = from + to_end;
         // Relaxed: written before the filler, whose Acquire has brought it.
         match parse_head(self.memory.word(start).load(Ordering::Relaxed)) {
-            Head::Plain { len } => self.check(from, start, len),
+            Head::Plain { len } => self.check(from, start, len, self.detail(start)),
             Head::Message { len, flags, ports } => self.check_rare(from, start, len, flags, ports),
             Head::Empty | Head::Filler | Head::Link { .. } | Head::Broken => Found::Broken,
         }
@@ -301,7 +301,7 @@ impl<M: Memory> Consumer<M> {
     /// Checks a record's place: its length, that it ends with its lap at the latest (R3), and that the
     /// poster had that room: else it has written over what the reader holds (R2).
     #[inline(always)]
-    fn check(&self, from: u64, start: u64, payload_len: u32) -> Found {
+    fn check(&self, from: u64, start: u64, payload_len: u32, detail: u64) -> Found {
         let len = self.record_len(payload_len);
         if u64::from(payload_len) > self.cursor.max_payload()
             || len > self.cursor.to_end(start)
@@ -314,7 +314,7 @@ impl<M: Memory> Consumer<M> {
             to: start + len,
             payload_offset: self.cursor.offset(start) + HEADER_LEN,
             payload_len,
-            tag: tag_of(self.detail(start)),
+            tag: tag_of(detail),
             rare: Rare::NOTHING,
         })
     }
@@ -323,8 +323,11 @@ impl<M: Memory> Consumer<M> {
     #[cold]
     #[inline(never)]
     fn check_rare(&self, from: u64, start: u64, len: u32, flags: u8, ports: u16) -> Found {
-        let Found::Record(record) = self.check(from, start, len) else { return Found::Broken };
-        let buffers = if flags & OUTSIDE == 0 { 0 } else { buffers_of(self.detail(start)) };
+        let detail = self.detail(start);
+        let Found::Record(record) = self.check(from, start, len, detail) else {
+            return Found::Broken;
+        };
+        let buffers = if flags & OUTSIDE == 0 { 0 } else { buffers_of(detail) };
         if buffers > MAX_PORTS - ports {
             return Found::Broken;
         }

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
-use zeroport::{ChannelOptions, MessageChannel, MessagePort, Trust, WaitStrategy};
+use zeroport::{ChannelOptions, MessageChannel, MessagePort, TransferError, Trust, WaitStrategy};
 
 /// Names the test whose peer this process is.
 const ROLE: &str = "ZEROPORT_TEST_ROLE";
@@ -472,6 +472,18 @@ pub(crate) fn channels(count: usize) -> (Vec<MessagePort>, Vec<MessagePort>) {
         .map(|_| MessageChannel::new().unwrap())
         .map(|MessageChannel { port1, port2 }| (port1, port2))
         .unzip()
+}
+
+/// Posts messages with one port each until one is refused: how many went, and the refusal.
+pub(crate) fn post_ports_until_refused(port: &MessagePort) -> (usize, TransferError) {
+    let mut posted = 0;
+    loop {
+        let MessageChannel { port1: gift, port2: _ } = MessageChannel::untrusted().unwrap();
+        match port.try_post_bytes_with(b"", gift) {
+            Ok(()) => posted += 1,
+            Err(refused) => return (posted, refused),
+        }
+    }
 }
 
 /// Both talk to each other, in either direction.

@@ -10,6 +10,7 @@
 //! | `untrusted` | a stream between ends that do not trust each other, beside one that does |
 //! | `growing` | a stream in a queue that may grow, beside one that may not |
 //! | `fresh` | a channel that is made, carries a message each way, and is dropped |
+//! | `threshold` | messages in a ring, beside the same in a memory of their own |
 //! | `forward` | a buffer that goes through three processes and comes back, by its size |
 //!
 //! `--quick` repeats less often, `--json` prints one object a line.
@@ -29,6 +30,7 @@ mod payload;
 mod setup;
 #[path = "../../support/mod.rs"]
 mod support;
+mod threshold;
 mod untrusted;
 
 use std::process::ExitCode;
@@ -40,13 +42,14 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 type Case = (&'static str, fn(&Plan) -> Result<()>);
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     ("setup", setup::run),
     ("large", large::run),
     ("one_way", one_way::run),
     ("untrusted", untrusted::run),
     ("growing", growing::run),
     ("fresh", fresh::run),
+    ("threshold", threshold::run),
     ("forward", forward::run),
 ];
 
