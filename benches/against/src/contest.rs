@@ -1,91 +1,180 @@
-//! Peers that are measured by turns, and what is printed of them.
+//! Peers that are measured by turns.
+
+use std::time::Instant;
 
 use crate::Result;
+use crate::report::{Extra, Row, Spread};
+use crate::run::Run;
 
-/// How to measure and print, from the command line.
-#[derive(Default)]
-pub struct Plan {
-    pub quick: bool,
-    pub json: bool,
-}
+/// Something to measure.
+pub trait Measure {
+    /// Runs so many steps, and says how many nanoseconds each took.
+    fn run(&mut self, steps: u64) -> Result<f64>;
 
-impl Plan {
-    fn repetitions(&self) -> usize {
-        if self.quick { 5 } else { 21 }
+    /// What else there is to say once all turns are over.
+    fn extras(&mut self, _: Turns) -> Result<Vec<Extra>> {
+        Ok(Vec::new())
     }
 }
 
-/// One measurement, in the unit of its contest.
-pub type Measure = Box<dyn FnMut() -> Result<f64>>;
-
-/// The same work by several peers. The first one is compared with each of the others.
-pub struct Contest {
-    pub case: &'static str,
-    /// Bytes of a message; 0 where that says nothing.
-    pub size: usize,
-    pub unit: &'static str,
-    pub peers: Vec<(&'static str, Measure)>,
+impl<F: FnMut(u64) -> Result<f64>> Measure for F {
+    fn run(&mut self, steps: u64) -> Result<f64> {
+        self(steps)
+    }
 }
+
+/// How often a peer is measured, and the steps of each time.
+#[derive(Clone, Copy)]
+pub struct Turns {
+    pub steps: u64,
+    pub repetitions: usize,
+}
+
+/// What figures are in.
+#[derive(Clone, Copy)]
+pub enum Unit {
+    MillionMessages,
+    Nanos,
+    Micros,
+    GigaBytes,
+}
+
+impl Unit {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MillionMessages => "M msg/s",
+            Self::Nanos => "ns",
+            Self::Micros => "µs",
+            Self::GigaBytes => "GB/s",
+        }
+    }
+
+    /// The figure of a step that took so long.
+    pub fn figure(self, size: usize, nanos: f64) -> f64 {
+        match self {
+            Self::MillionMessages => 1e3 / nanos,
+            Self::Nanos => nanos,
+            Self::Micros => nanos / 1e3,
+            Self::GigaBytes => size as f64 / nanos,
+        }
+    }
+}
+
+/// The same work by several peers. The first one, ours, is compared with each of the others.
+pub struct Contest {
+    case: &'static str,
+    /// Bytes of a message; 0 where that says nothing.
+    size: usize,
+    unit: Unit,
+    /// Whether a repetition is one step, and there are more of them.
+    single: bool,
+    peers: Vec<Peer>,
+}
+
+struct Peer {
+    /// The case of its rows: a limit has its own.
+    case: &'static str,
+    name: &'static str,
+    measure: Box<dyn Measure>,
+    steps: u64,
+    figures: Vec<f64>,
+}
+
+/// Repetitions of one step for each repetition of many.
+const SINGLE: usize = 4;
 
 impl Contest {
-    /// Measures all peers by turns, and prints.
-    pub fn run(mut self, plan: &Plan) -> Result<()> {
-        let figures = self.by_turns(plan.repetitions())?;
-        if !plan.json {
-            println!("{}{}, {}", self.case, size_suffix(self.size), self.unit);
-        }
-        for ((name, _), figures) in self.peers.iter().zip(&figures) {
-            self.print(plan, name, self.unit, figures.clone());
-        }
-        let Some((first, others)) = figures.split_first() else { return Ok(()) };
-        for (peer, other) in self.peers.iter().skip(1).zip(others) {
-            let ratios = first.iter().zip(other).map(|(first, other)| first / other).collect();
-            self.print(plan, &format!("{}/{}", self.peers[0].0, peer.0), "ratio", ratios);
-        }
-        Ok(())
+    pub fn new(case: &'static str, size: usize, unit: Unit) -> Self {
+        Self { case, size, unit, single: false, peers: Vec::new() }
     }
 
-    /// One turn of each, unmeasured, then by turns: whatever else the machine does hits all of
-    /// them.
-    fn by_turns(&mut self, repetitions: usize) -> Result<Vec<Vec<f64>>> {
-        let mut figures = vec![Vec::new(); self.peers.len()];
-        for repetition in 0..=repetitions {
-            for ((_, measure), figures) in self.peers.iter_mut().zip(&mut figures) {
-                let figure = measure()?;
-                if repetition > 0 {
-                    figures.push(figure);
-                }
+    /// A repetition is one step.
+    pub fn single(mut self) -> Self {
+        self.single = true;
+        self
+    }
+
+    pub fn peer(self, name: &'static str, measure: impl Measure + 'static) -> Self {
+        let case = self.case;
+        self.entrant(case, name, measure)
+    }
+
+    /// What the machine itself takes.
+    pub fn limit(self, case: &'static str, measure: impl Measure + 'static) -> Self {
+        self.entrant(case, "limit", measure)
+    }
+
+    fn entrant(
+        mut self,
+        case: &'static str,
+        name: &'static str,
+        measure: impl Measure + 'static,
+    ) -> Self {
+        let measure = Box::new(measure);
+        self.peers.push(Peer { case, name, measure, steps: 1, figures: Vec::new() });
+        self
+    }
+
+    /// Measures all peers by turns, and reports.
+    pub fn run(mut self, run: &mut Run) -> Result<()> {
+        let repetitions = run.repetitions() * if self.single { SINGLE } else { 1 };
+        run.begin(self.case, self.size, repetitions);
+        for peer in &mut self.peers {
+            if !self.single {
+                peer.calibrate(run.seconds())?;
             }
+            peer.measure.run(peer.steps)?;
         }
-        Ok(figures)
+        // By turns: whatever else the machine does hits all of them.
+        for _ in 0..repetitions {
+            for peer in &mut self.peers {
+                let nanos = peer.measure.run(peer.steps)?;
+                peer.figures.push(self.unit.figure(self.size, nanos));
+            }
+            run.advance();
+        }
+        let rows = self.rows(repetitions)?;
+        run.report(rows)
     }
 
-    fn print(&self, plan: &Plan, peer: &str, unit: &str, figures: Vec<f64>) {
-        let (median, min, max) = spread(figures);
-        let Self { case, size, .. } = self;
-        if plan.json {
-            println!(
-                "{{\"case\":\"{case}\",\"peer\":\"{peer}\",\"size\":{size},\"median\":{median:.4},\
-                 \"min\":{min:.4},\"max\":{max:.4},\"unit\":\"{unit}\"}}"
-            );
-        } else {
-            let note = if unit == "ratio" { ", paired" } else { "" };
-            println!("  {peer:<22}{median:>9.2} ({min:.2} … {max:.2}){note}");
-        }
+    fn rows(&mut self, repetitions: usize) -> Result<Vec<Row>> {
+        let first = self.peers.first().map(|peer| peer.figures.clone()).unwrap_or_default();
+        let row = |(index, peer): (usize, &mut Peer)| {
+            let turns = Turns { steps: peer.steps, repetitions };
+            let ratios = first.iter().zip(&peer.figures).map(|(first, other)| first / other);
+            Ok(Row {
+                case: peer.case,
+                peer: peer.name,
+                size: self.size,
+                figure: Spread::of(peer.figures.clone()),
+                unit: self.unit.name(),
+                ratio: (index > 0).then(|| Spread::of(ratios.collect())),
+                extras: peer.measure.extras(turns)?,
+            })
+        };
+        self.peers.iter_mut().enumerate().map(row).collect()
     }
 }
 
-/// Median, minimum, maximum.
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    (values[values.len() / 2], values[0], values[values.len() - 1])
-}
+impl Peer {
+    /// Takes ever more steps until a repetition lasts about so many seconds.
+    fn calibrate(&mut self, seconds: f64) -> Result<()> {
+        loop {
+            // The shorter of two: one alone may have been disturbed.
+            let factor = seconds / self.lasts()?.min(self.lasts()?);
+            let more = (self.steps as f64 * factor.min(10.0)) as u64;
+            if factor < 2.0 {
+                self.steps = more.max(1);
+                return Ok(());
+            }
+            self.steps = more;
+        }
+    }
 
-fn size_suffix(bytes: usize) -> String {
-    match bytes {
-        0 => String::new(),
-        bytes if bytes >= 1 << 20 => format!(", {} MiB", bytes >> 20),
-        bytes if bytes >= 1 << 10 => format!(", {} KiB", bytes >> 10),
-        bytes => format!(", {bytes} B"),
+    /// How many seconds a repetition lasts.
+    fn lasts(&mut self) -> Result<f64> {
+        let start = Instant::now();
+        self.measure.run(self.steps)?;
+        Ok(start.elapsed().as_secs_f64())
     }
 }

@@ -1,96 +1,102 @@
-//! zeroport and its rivals in one run, by turns, each between two processes.
+//! zeroport and its rivals in one run, by turns, each between two processes (threads where the rival has no more),
+//! pinned.
 //!
-//! `cargo run --release --manifest-path benches/against/Cargo.toml [-- [--quick] [--json] [CASE…]]`
-//!
-//! | case | what is measured |
-//! |---|---|
-//! | `setup` | a request carries a fresh reply port; ten replies come on it, then its close |
-//! | `large` | a stream of large messages, written whole and read whole, beside bare `memcpy` |
-//! | `one_way` | from before a large message is written until it has been read |
-//! | `untrusted` | a stream between ends that do not trust each other, beside one that does |
-//! | `growing` | a stream in a queue that may grow, beside one that may not |
-//! | `fresh` | a channel that is made, carries a message each way, and is dropped |
-//! | `threshold` | messages in a ring, beside the same in a memory of their own |
-//! | `forward` | a buffer that goes through three processes and comes back, by its size |
-//!
-//! `--quick` repeats less often, `--json` prints one object a line.
+//! `cargo run --release --manifest-path benches/against/Cargo.toml -- --help` says what is measured, and how to
+//! choose.
 
+mod carrier;
+mod cases;
+mod chart;
 mod contest;
 mod far;
-mod forward;
-mod fresh;
-mod growing;
-mod iceoryx;
-mod ipc;
-mod large;
-mod link;
-mod one_way;
-mod ours;
+mod machine;
 mod payload;
-mod setup;
-#[path = "../../support/mod.rs"]
-mod support;
-mod threshold;
-mod untrusted;
+mod peers;
+mod report;
+mod run;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use contest::Plan;
+use cases::{CASES, Case};
+use run::{Plan, Run};
 
 /// Whatever goes wrong ends the run.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-type Case = (&'static str, fn(&Plan) -> Result<()>);
+const USAGE: &str = "usage: [--quick] [--json] [--chart FILE.svg] [CASE…]";
 
-const CASES: [Case; 8] = [
-    ("setup", setup::run),
-    ("large", large::run),
-    ("one_way", one_way::run),
-    ("untrusted", untrusted::run),
-    ("growing", growing::run),
-    ("fresh", fresh::run),
-    ("threshold", threshold::run),
-    ("forward", forward::run),
-];
+/// What the command line asks for.
+#[derive(Default)]
+struct Asked {
+    help: bool,
+    plan: Plan,
+    chart: Option<PathBuf>,
+    /// All, if there are none.
+    cases: Vec<Case>,
+}
 
-fn main() -> Result<ExitCode> {
-    run_far_ends()?;
-    let (plan, cases) = match arguments(std::env::args().skip(1)) {
-        Ok(asked) => asked,
+fn main() -> ExitCode {
+    match run_far_or_near() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{}: {error}", env!("CARGO_PKG_NAME"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_far_or_near() -> Result<ExitCode> {
+    far::run_far_end()?;
+    match arguments(std::env::args().skip(1)) {
+        Ok(asked) if asked.help => help(),
+        Ok(asked) => measure(asked)?,
         Err(unknown) => {
-            let names = CASES.map(|(name, _)| name).join(" | ");
-            eprintln!("no such case: {unknown}\nusage: [--quick] [--json] [{names}]…");
+            eprintln!("no such argument or case: {unknown}\n{USAGE}");
             return Ok(ExitCode::from(2));
         }
-    };
-    for (_, run) in cases {
-        run(&plan)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Does not return if this process is somebody's far end.
-fn run_far_ends() -> Result<()> {
-    support::ports::run_far_end();
-    ipc::run_far_end();
-    forward::run_far_end()?;
-    far::run_far_end()
-}
-
-/// How to measure, and what: all, unless cases are named. The error is a name that there is not.
-fn arguments(
-    given: impl Iterator<Item = String>,
-) -> std::result::Result<(Plan, Vec<Case>), String> {
-    let (mut plan, mut cases) = (Plan::default(), Vec::new());
-    for argument in given {
+/// The error is an argument that there is not, or that lacks its value.
+fn arguments(mut given: impl Iterator<Item = String>) -> std::result::Result<Asked, String> {
+    let mut asked = Asked::default();
+    while let Some(argument) = given.next() {
         match argument.as_str() {
-            "--quick" => plan.quick = true,
-            "--json" => plan.json = true,
-            name => cases.push(*CASES.iter().find(|case| case.0 == name).ok_or(name)?),
+            "--help" => asked.help = true,
+            "--quick" => asked.plan.quick = true,
+            "--json" => asked.plan.json = true,
+            "--chart" => asked.chart = Some(given.next().ok_or(argument)?.into()),
+            name => asked.cases.push(*cases::find(name).ok_or(name)?),
         }
     }
+    Ok(asked)
+}
+
+fn help() {
+    println!("zeroport and its rivals, measured by turns in one run.\n\n{USAGE}\n");
+    println!("  --quick  repeats less, and ends within a minute");
+    println!("  --json   prints one object a line");
+    println!("  --chart  draws the main figures\n");
+    for Case { name, about, .. } in &CASES {
+        println!("  {name:<16} {about}");
+    }
+}
+
+fn measure(Asked { plan, chart, mut cases, .. }: Asked) -> Result<()> {
+    machine::pin_near();
+    let quick = plan.quick;
     if cases.is_empty() {
         cases.extend(CASES);
     }
-    Ok((plan, cases))
+    let mut run = Run::new(plan, cases.iter().map(|case| case.contests).sum())?;
+    for case in cases {
+        (case.run)(&mut run).map_err(|error| format!("{}: {error}", case.name))?;
+    }
+    run.finish();
+    if let Some(file) = chart {
+        chart::draw(&run.rows, quick, &file)?;
+    }
+    Ok(())
 }

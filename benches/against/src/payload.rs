@@ -1,9 +1,31 @@
-//! Payloads of any length: written whole and checked whole, by the same code for all peers.
+//! Payloads: written whole and checked whole, by the same code for all peers.
+//!
+//! No two words of a payload are alike, and each changes with every step, so that a torn or stale one shows.
 
 /// Bytes of a word. Lengths are multiples of it.
 pub const WORD: usize = size_of::<u64>();
 
-/// Writes all of the payload of step `step`: no two words alike, so that a torn or stale one shows.
+/// The small payload of step `step`.
+#[inline(always)]
+pub fn words<const N: usize>(step: u64) -> [u64; N] {
+    std::array::from_fn(|index| step.wrapping_add(index as u64))
+}
+
+/// Checks every word of a small payload.
+///
+/// # Panics
+///
+/// If one is wrong.
+#[inline(always)]
+pub fn check_words<const N: usize>(found: &[u64; N], step: u64) {
+    let difference = found
+        .iter()
+        .enumerate()
+        .fold(0, |difference, (index, word)| difference | (word ^ step.wrapping_add(index as u64)));
+    assert_eq!(difference, 0, "a wrong payload at step {step}");
+}
+
+/// Writes all of a large payload.
 ///
 /// Never inlined, so that no peer gets a better compiled one than another.
 #[inline(never)]
@@ -13,8 +35,8 @@ pub fn fill(bytes: &mut [u8], step: u64) {
     }
 }
 
-/// Checks every word. Words that differ are only counted on the way, so that this runs as fast as
-/// memory can be read.
+/// Checks every word of a large payload. Words that differ are only counted on the way, so that this runs as
+/// fast as memory can be read.
 ///
 /// # Panics
 ///

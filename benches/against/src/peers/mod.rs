@@ -1,0 +1,12 @@
+//! The peers: how each carries payloads.
+
+pub mod crossbeam;
+pub mod iceoryx;
+pub mod ipc;
+pub mod ours;
+pub mod pipe;
+pub mod rtrb;
+pub mod seqpacket;
+
+/// Bytes that may wait in a queue whose capacity is chosen: as many as in our default ring.
+pub const CAPACITY: usize = 64 << 10;
