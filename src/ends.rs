@@ -38,6 +38,22 @@ impl Ends {
         Self { own: AtomicU32::new(OPEN), hung_up: AtomicBool::new(false) }
     }
 
+    /// Whether neither end is known to be gone; `epoch` is the other end's word. What is wrong, the others
+    /// tell: here that there is nothing to tell, in few instructions.
+    #[inline(always)]
+    pub(crate) fn are_open(&self, epoch: &AtomicU64) -> bool {
+        // Relaxed: nothing is read on the strength of it; who finds the end looks again, with Acquire.
+        let has_hung_up = self.hung_up.load(Ordering::Relaxed);
+        !has_hung_up && epoch::is_open(epoch) && self.is_own_open()
+    }
+
+    /// Whether the own end was not closed, nor the end of the channel reported.
+    #[inline(always)]
+    pub(crate) fn is_own_open(&self) -> bool {
+        // Relaxed: as in `own`.
+        self.own.load(Ordering::Relaxed) == OPEN
+    }
+
     /// How the own end was closed, or the end of the channel reported, if it was.
     #[inline]
     pub(crate) fn own(&self) -> Option<End> {

@@ -20,6 +20,10 @@
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 const STATE_BITS: u32 = 2;
+const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
+const OPEN: u64 = 1;
+const IN_TRANSIT: u64 = 2;
+const CLOSED: u64 = 3;
 
 /// What the holder of a side has said last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +48,9 @@ impl Epoch {
 
     pub(crate) const fn new(generation: u64, state: State) -> Self {
         let state = match state {
-            State::Open => 1,
-            State::InTransit => 2,
-            State::Closed => 3,
+            State::Open => OPEN,
+            State::InTransit => IN_TRANSIT,
+            State::Closed => CLOSED,
             State::Broken => 0,
         };
         Self(generation << STATE_BITS | state)
@@ -61,10 +65,10 @@ impl Epoch {
     }
 
     pub(crate) const fn state(self) -> State {
-        match self.0 & 3 {
-            1 => State::Open,
-            2 => State::InTransit,
-            3 => State::Closed,
+        match self.0 & STATE_MASK {
+            OPEN => State::Open,
+            IN_TRANSIT => State::InTransit,
+            CLOSED => State::Closed,
             _ => State::Broken,
         }
     }
@@ -83,6 +87,13 @@ impl Epoch {
     pub(crate) const fn let_go(self) -> Self {
         self.next(State::InTransit)
     }
+}
+
+/// Whether the other side is neither closed nor broken.
+#[inline(always)]
+pub(crate) fn is_open(word: &AtomicU64) -> bool {
+    // Relaxed: as long as it is open, nothing need have come before; else `look` tells.
+    matches!(word.load(Ordering::Relaxed) & STATE_MASK, OPEN | IN_TRANSIT)
 }
 
 /// What the other side has said last.

@@ -63,6 +63,8 @@ pub(crate) enum Rung {
 pub(crate) enum Heard {
     /// A bell, which was taken off the line.
     Bell,
+    /// A bell, which still lies there: to take it is another call, and can wait.
+    Ringing,
     /// The other half of this port kicked us, the time is up, or somebody else took the bell.
     Nothing,
     /// A lane's end that cannot be taken: this process may not have another descriptor.
@@ -128,8 +130,9 @@ impl Line {
     /// Sleeps until a bell, a hang-up, a kick of the other half, or the deadline.
     pub(crate) fn wait(&self, kick: Option<BorrowedFd<'_>>, deadline: Option<Instant>) -> Heard {
         if kick.is_none() && deadline.is_none() {
-            // One blocking call instead of poll. It may end for a bell that the next one finds gone.
+            // One blocking call instead of poll.
             return match self.as_fd().map(|fd| packet::look(fd, true)) {
+                Ok(Ok(Ahead::Packet(1))) => Heard::Ringing,
                 Ok(Ok(Ahead::Packet(len))) => self.take(Some(len)),
                 // A former holder can make the socket non-blocking: then fall back on poll.
                 Ok(Ok(Ahead::Nothing)) => self.poll_and_take(None, None),

@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::fmt;
 use std::num::NonZeroUsize;
 
-use rkyv::api::access_with_context;
 use rkyv::api::high::{HighSerializer, HighValidator};
+use rkyv::api::{access_with_context, serialize_using};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{self, Source, Trace};
 use rkyv::ser::allocator::{Arena, ArenaHandle};
-use rkyv::ser::{Positional, Writer};
+use rkyv::ser::sharing::Share;
+use rkyv::ser::{Positional, Serializer, Writer};
 use rkyv::validation::Validator;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::validation::shared::SharedValidator;
@@ -59,16 +60,41 @@ impl<T> Readable for T where
 /// The rkyv serialiser that writes into a ring.
 pub type Encoder<'a> = HighSerializer<EncodeWriter<'a>, ArenaHandle<'a>, EncodeError>;
 
-/// Takes the bytes of a payload as they come.
-pub(crate) trait Sink {
-    /// Takes more bytes. `None` if there is no room for them.
-    fn put(&self, bytes: &[u8]) -> Option<()>;
+/// Where an archive goes.
+pub(crate) enum Room<'a> {
+    /// Memory that is made longer if need be, up to so many bytes.
+    Scratch(&'a mut Vec<u8>, usize),
+    /// Memory that is as long as it is.
+    Fixed(&'a mut [u8]),
 }
 
-/// The writer behind [`Encoder`].
+/// The writer behind [`Encoder`]: it writes what there is room for, and counts everything.
 pub struct EncodeWriter<'a> {
-    sink: &'a dyn Sink,
+    room: Room<'a>,
     len: usize,
+}
+
+impl EncodeWriter<'_> {
+    #[inline(always)]
+    fn room(&mut self, to: usize) -> Option<&mut [u8]> {
+        let room = match &mut self.room {
+            Room::Scratch(bytes, _) => bytes.as_mut_slice(),
+            Room::Fixed(bytes) => bytes,
+        };
+        room.get_mut(self.len..to)
+    }
+
+    /// Makes room up to `to`; false if there must not be so much.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, to: usize) -> bool {
+        let Room::Scratch(bytes, limit) = &mut self.room else { return false };
+        let is_allowed = to <= *limit;
+        if is_allowed {
+            bytes.resize(to.next_power_of_two().max(MIN_SCRATCH), 0);
+        }
+        is_allowed
+    }
 }
 
 impl fmt::Debug for EncodeWriter<'_> {
@@ -87,8 +113,16 @@ impl Positional for EncodeWriter<'_> {
 impl Writer<EncodeError> for EncodeWriter<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.sink.put(bytes).ok_or(EncodeError(None))?;
-        self.len += bytes.len();
+        let to = self.len + bytes.len();
+        if let Some(room) = self.room(to) {
+            room.copy_from_slice(bytes);
+        } else if self.grow(to) {
+            return self.write(bytes);
+        } else if to as u64 > MAX_VALUE {
+            // Beyond, rkyv panics.
+            return Err(EncodeError(None));
+        }
+        self.len = to;
         Ok(())
     }
 }
@@ -98,7 +132,7 @@ impl Writer<EncodeError> for EncodeWriter<'_> {
 pub struct EncodeError(Option<rancor::Error>);
 
 impl EncodeError {
-    /// What the value's serialiser said; `None` if the sink had no more room.
+    /// What the value's serialiser said; `None` if no archive is so long.
     pub(crate) fn into_source(self) -> Option<Box<dyn std::error::Error + Send + Sync>> {
         self.0.map(Into::into)
     }
@@ -108,7 +142,7 @@ impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Some(error) => error.fmt(f),
-            None => f.write_str("no room for the value"),
+            None => write!(f, "more than {MAX_VALUE} bytes"),
         }
     }
 }
@@ -127,49 +161,53 @@ impl Source for EncodeError {
     }
 }
 
-/// Archives a value into a sink; gives the length of the archive.
-pub(crate) fn encode<T: Postable>(value: &T, sink: &dyn Sink) -> Result<usize, EncodeError> {
-    with_scratch(|scratch| {
-        let writer = EncodeWriter { sink, len: 0 };
-        let writer = rkyv::api::high::to_bytes_in_with_alloc(value, writer, scratch.acquire())?;
-        Ok(writer.len)
-    })
+/// Archives a value into `room`; gives the length of the archive, which may be more than there is room for.
+#[inline]
+pub(crate) fn encode<T: Postable>(
+    value: &T,
+    room: Room<'_>,
+    arena: &mut Arena,
+) -> Result<usize, EncodeError> {
+    let writer = EncodeWriter { room, len: 0 };
+    let mut serializer = Serializer::new(writer, arena.acquire(), Share::new());
+    serialize_using(value, &mut serializer)?;
+    Ok(serializer.writer.len)
 }
 
-/// Lends the scratch arena of this thread. As [`rkyv::util::with_arena`], but a thread may post until
-/// its very end, from the destructors of its thread-locals.
-#[inline]
-fn with_scratch<T>(work: impl FnOnce(&mut Arena) -> T) -> T {
-    thread_local!(static SCRATCH: Cell<Option<Arena>> = const { Cell::new(None) });
-    // A serialiser that posts finds the place empty and works in an arena of its own.
-    let mut scratch = SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default();
-    let done = work(&mut scratch);
-    scratch.shrink();
-    // Fails only when the thread is ending.
-    let _ = SCRATCH.try_with(|place| place.set(Some(scratch)));
-    done
+/// What a serialiser needs: memory that each thread keeps for the next one.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) arena: Arena,
+}
+
+const MIN_SCRATCH: usize = 512;
+/// More is not kept: whoever has posted one long value would hold it.
+const MAX_SCRATCH: usize = 64 << 10;
+
+thread_local!(static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) });
+
+impl Scratch {
+    /// That of this thread, until it is [put back](Self::put_back). As [`rkyv::util::with_arena`], but a thread
+    /// may post until its very end, from the destructors of its thread-locals. A serialiser that posts
+    /// finds the place empty, and works with a scratch of its own.
+    #[inline]
+    pub(crate) fn take() -> Box<Self> {
+        SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default()
+    }
+
+    #[inline]
+    pub(crate) fn put_back(mut self: Box<Self>) {
+        if self.bytes.len() > MAX_SCRATCH {
+            self.bytes = Vec::new();
+        }
+        // Fails only when the thread is ending.
+        let _ = SCRATCH.try_with(|place| place.set(Some(self)));
+    }
 }
 
 /// The longest archive: rkyv's pointers are relative, and 32 bits wide.
 pub(crate) const MAX_VALUE: u64 = i32::MAX as u64;
-
-/// A sink that only counts, as far as an archive can reach. (Beyond, rkyv panics.)
-#[derive(Default)]
-pub(crate) struct Count(Cell<u64>);
-
-impl Count {
-    pub(crate) fn len(&self) -> u64 {
-        self.0.get()
-    }
-}
-
-impl Sink for Count {
-    fn put(&self, bytes: &[u8]) -> Option<()> {
-        let len = self.0.get() + bytes.len() as u64;
-        self.0.set(len);
-        (len <= MAX_VALUE).then_some(())
-    }
-}
 
 /// How many levels deep a value may be nested.
 ///

@@ -91,6 +91,12 @@ pub(crate) const fn message_head(len: u32, flags: u8, ports: u16) -> u64 {
     len as u64 | (KIND_MESSAGE as u64) << 32 | (flags as u64) << 40 | (ports as u64) << 48
 }
 
+/// The length of a plain message: one without flags and ports, as most are.
+#[inline(always)]
+pub(crate) const fn plain_len(head: u64) -> Option<u32> {
+    if head >> 32 == KIND_MESSAGE as u64 { Some(head as u32) } else { None }
+}
+
 /// The head that ends a lap.
 pub(crate) const fn filler_head() -> u64 {
     (KIND_FILLER as u64) << 32

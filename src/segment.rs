@@ -13,6 +13,8 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::marker::PhantomData;
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,8 +25,8 @@ use rustix::io::Errno;
 
 use crate::error::AttachError;
 use crate::layout::{
-    HEADER_LEN, Header, Identity, KNOWN_FEATURES, MAGIC, MAX_CAPACITY, MIN_CAPACITY, Shape, Side,
-    VERSION, rkyv_format,
+    HEADER_LEN, Header, Identity, KNOWN_FEATURES, MAGIC, MAX_CAPACITY, MIN_CAPACITY, RingWords,
+    Shape, Side, SideWords, VERSION, rkyv_format,
 };
 use crate::memfd;
 use crate::ring::{Memory, Reservation};
@@ -195,6 +197,64 @@ impl Segment {
     }
 }
 
+/// One side's words of a mapped segment: found once, as every message needs them.
+#[derive(Debug)]
+pub(crate) struct Words {
+    words: *const SideWords,
+    _segment: Arc<Segment>,
+}
+
+// SAFETY: S1, S2: the words are atomics, in the mapping that `_segment` keeps alive.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    pub(crate) fn new(segment: &Arc<Segment>, side: Side) -> Self {
+        Self { words: side.of(&segment.header().sides), _segment: Arc::clone(segment) }
+    }
+}
+
+impl Deref for Words {
+    type Target = SideWords;
+
+    #[inline(always)]
+    fn deref(&self) -> &SideWords {
+        // SAFETY: S1, S2: made of a reference into the mapping, which lives as long as `self`.
+        unsafe { &*self.words }
+    }
+}
+
+/// Where the payload of a message goes, in whatever memory: so that there is one write, from registers if
+/// the value is there.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    start: *mut u8,
+    len: usize,
+    _memory: PhantomData<&'a u8>,
+}
+
+impl<'a> Place<'a> {
+    /// In memory that whoever writes there holds as long as that takes.
+    pub(crate) fn of(room: &mut [u8]) -> Self {
+        Self { start: room.as_mut_ptr(), len: room.len(), _memory: PhantomData }
+    }
+
+    /// The same, for as long as its memory is held by something else than what it was borrowed from.
+    pub(crate) fn held<'b>(self) -> Place<'b> {
+        Place { start: self.start, len: self.len, _memory: PhantomData }
+    }
+
+    /// Writes bytes; nothing if they are more than there is place for.
+    #[inline(always)]
+    pub(crate) fn write(self, bytes: &[u8]) {
+        if bytes.len() <= self.len {
+            // SAFETY: S1, S3: so much room is held by the one who posts (R5), who writes at once.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, bytes.len()) };
+        }
+    }
+}
+
 /// Tells channels apart, wherever their ends have been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentId {
@@ -224,7 +284,7 @@ fn check_features(theirs: u64) -> Result<(), AttachError> {
 pub(crate) struct Region {
     segment: Arc<Segment>,
     data: *mut u8,
-    ring: Side,
+    words: *const RingWords,
     capacity: u64,
     /// Makes an offset that of a word in the ring.
     mask: u64,
@@ -241,7 +301,8 @@ impl Region {
         let offset = Identity::ring_offset(capacities, ring) as usize;
         // SAFETY: S1: the data of both rings lies inside the mapping.
         let data = unsafe { segment.mapping.map.as_mut_ptr().add(offset) };
-        Self { segment, data, ring, capacity, mask: (capacity - 1) & !7 }
+        let words = ring.of(&segment.header().rings);
+        Self { words, data, capacity, mask: (capacity - 1) & !7, segment }
     }
 
     pub(crate) fn segment(&self) -> &Arc<Segment> {
@@ -263,6 +324,16 @@ impl Region {
         let Some(start) = self.checked(reservation.payload_offset(), len) else { return &[] };
         // SAFETY: S1 (checked), S3: as in `room`, borrowed for reading.
         unsafe { std::slice::from_raw_parts(start, len) }
+    }
+
+    /// The place of a reservation's payload.
+    #[inline(always)]
+    pub(crate) fn place(&self, reservation: &Reservation) -> Place<'_> {
+        let len = reservation.payload_len() as usize;
+        match self.checked(reservation.payload_offset(), len) {
+            Some(start) => Place { start, len, _memory: PhantomData },
+            None => Place::of(&mut []),
+        }
     }
 
     /// Copies bytes into room that the poster holds. False if they would leave the ring.
@@ -330,7 +401,9 @@ impl Memory for Region {
 
     #[inline]
     fn released(&self) -> &AtomicU64 {
-        &self.ring.of(&self.segment.header().rings).released
+        // SAFETY: S1, S2: made of a reference into the mapping that `segment` keeps alive.
+        let words = unsafe { &*self.words };
+        &words.released
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) trait Bed {
 pub(crate) struct Sleeper {
     half: Half,
     waiter: Waiter,
-    /// A bell was rung for a sleep that did not happen; it still lies on the line.
+    /// A bell was rung for a sleep that did not happen, or was heard and left; it still lies on the line.
     stray_bell: Cell<bool>,
 }
 
@@ -44,6 +44,11 @@ impl Sleeper {
 
     pub(crate) fn waiter(&self) -> &Waiter {
         &self.waiter
+    }
+
+    /// Notes that a bell was heard and left on the line.
+    pub(crate) fn leave_bell(&self) {
+        self.stray_bell.set(true);
     }
 
     /// Looks, and sleeps once if there is nothing. `None` is "look again".
@@ -74,7 +79,9 @@ impl Sleeper {
         self.pass_on(bed, asleep, took_bell);
         let bell_due = self.waiter.disarm(word);
         asleep.set(self.half, false);
-        self.stray_bell.set(bell_due && !took_bell);
+        if bell_due && !took_bell {
+            self.leave_bell();
+        }
         found
     }
 

@@ -142,7 +142,8 @@ pub(crate) fn must_ring(word: &AtomicU32, registered: bool) -> bool {
     must_ring_fenced(word)
 }
 
-#[inline]
+#[cold]
+#[inline(never)]
 fn must_ring_fenced(word: &AtomicU32) -> bool {
     // WAKE: pairs with the fence in `Waiter::arm`.
     fence(Ordering::SeqCst);

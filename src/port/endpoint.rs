@@ -14,7 +14,7 @@ use crate::fork::Mark;
 use crate::halves::{Asleep, Half};
 use crate::layout::{Side, SideWords};
 use crate::line::Line;
-use crate::segment::Segment;
+use crate::segment::{Segment, Words};
 use crate::spares;
 use crate::tenure::{Held, Tenure};
 
@@ -28,6 +28,9 @@ pub(super) const UNFENCED_DELAY: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Endpoint {
     segment: Arc<Segment>,
+    /// The words of this side and of the other.
+    own: Words,
+    peer: Words,
     side: Side,
     mark: Mark,
     trusts: Trusts,
@@ -51,6 +54,8 @@ impl Endpoint {
         line: &Arc<Line>,
     ) -> Self {
         Self {
+            own: Words::new(&segment, side),
+            peer: Words::new(&segment, side.other()),
             segment,
             side,
             mark,
@@ -93,13 +98,13 @@ impl Endpoint {
     /// The words that this side owns.
     #[inline(always)]
     pub(super) fn own(&self) -> &SideWords {
-        self.side.of(&self.segment.header().sides)
+        &self.own
     }
 
     /// The words that the other side owns.
     #[inline(always)]
     pub(super) fn peer(&self) -> &SideWords {
-        self.side.other().of(&self.segment.header().sides)
+        &self.peer
     }
 
     /// False for the copy that a fork makes.
@@ -118,6 +123,24 @@ impl Endpoint {
     #[inline(always)]
     pub(super) fn peer_end(&self) -> Option<CloseReason> {
         self.ends.peer(&self.peer().epoch).map(reason)
+    }
+
+    /// Whether a message may be posted: this handle is no copy, and neither end is known to be gone.
+    #[inline(always)]
+    pub(super) fn may_post(&self) -> bool {
+        self.is_original() && self.ends.are_open(&self.peer.epoch)
+    }
+
+    /// Whether a message may be received: this handle is no copy, and its end was not closed.
+    #[inline(always)]
+    pub(super) fn may_receive(&self) -> bool {
+        self.is_original() && self.ends.is_own_open()
+    }
+
+    /// Whether this end was not closed.
+    #[inline(always)]
+    pub(super) fn is_own_open(&self) -> bool {
+        self.ends.is_own_open()
     }
 
     /// Why the channel has ended, if it has.

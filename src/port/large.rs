@@ -143,19 +143,7 @@ impl Store {
 }
 
 impl Sender {
-    /// Posts bytes that do not fit in the ring.
-    #[cold]
-    pub(super) fn post_large(
-        &self,
-        bytes: &[u8],
-        tag: u32,
-        patience: Patience,
-    ) -> Result<(), PostError> {
-        let posted = self.post_large_with(bytes, tag, patience, TransferList::new());
-        posted.map_err(|refused| refused.source)
-    }
-
-    /// As [`post_large`](Self::post_large), with what the list holds.
+    /// Posts bytes that do not fit in the ring, with what the list holds.
     pub(super) fn post_large_with(
         &self,
         bytes: &[u8],
@@ -234,7 +222,7 @@ impl Sender {
     ) -> Result<(), TransferError> {
         let outside = file_len(large.len()).saturating_add(list.bytes());
         let room = self
-            .take_turn()
+            .check_loan()
             .and_then(|()| self.reserve_with(OUTSIDE_LEN.into(), outside, large.len(), patience));
         match room {
             Ok(room) => {

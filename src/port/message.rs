@@ -41,7 +41,11 @@ use super::receive::Receiver;
 /// ```
 pub struct Message<'p> {
     receiver: &'p Receiver,
-    record: Record,
+    /// Its place in the first ring, if it is read there.
+    from: u64,
+    to: u64,
+    /// Bytes of its payload there, and its type tag: one word, which is moved at once.
+    what: u64,
     /// What it has beside the ring, which is little or nothing: a message is mostly made and unmade in
     /// registers.
     /// (Its drop below leaves nothing there, which the compiler would look for once more.)
@@ -52,6 +56,7 @@ pub struct Message<'p> {
 #[derive(Debug, Default)]
 pub(super) struct Aside {
     place: Where,
+    record: Record,
     /// Whether its room in the ring went back already.
     is_over: bool,
     /// Bytes outside the first ring, which count until the message goes.
@@ -120,6 +125,14 @@ impl Aside {
         std::mem::take(&mut self.outside)
     }
 
+    pub(super) fn set_record(&mut self, record: Record) {
+        self.record = record;
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
     pub(super) fn set_over(&mut self, is_over: bool) {
         self.is_over = is_over;
     }
@@ -143,7 +156,9 @@ impl Aside {
 
     fn bytes<'a>(&'a self, receiver: &'a Receiver) -> &'a [u8] {
         match &self.place {
-            Where::First { offset, len } => receiver.payload(*offset, *len),
+            Where::First { offset, len } => {
+                receiver.queue().first().memory().published(*offset, *len)
+            }
             Where::Grown { memory, offset, len } => memory.published(*offset, *len),
             Where::Copy { skip, len } => {
                 let bytes: &[u8] = bytemuck::cast_slice(&self.words);
@@ -155,9 +170,18 @@ impl Aside {
 }
 
 impl<'p> Message<'p> {
+    /// A message that is read where its record is, in the first ring of a trusted port.
     #[inline(always)]
-    pub(super) fn new(receiver: &'p Receiver, record: Record, aside: Option<Box<Aside>>) -> Self {
-        Self { receiver, record, aside: ManuallyDrop::new(aside) }
+    pub(super) fn in_place(receiver: &'p Receiver, record: Record) -> Self {
+        let Record { from, to, .. } = record;
+        Self { receiver, from, to, what: what(&record), aside: ManuallyDrop::new(None) }
+    }
+
+    /// Any other.
+    #[inline(always)]
+    pub(super) fn aside(receiver: &'p Receiver, aside: Box<Aside>) -> Self {
+        let what = what(&aside.record);
+        Self { receiver, from: 0, to: 0, what, aside: ManuallyDrop::new(Some(aside)) }
     }
 
     pub(super) fn receiver(&self) -> &'p Receiver {
@@ -170,29 +194,32 @@ impl<'p> Message<'p> {
 
     /// Bytes that it takes in its queue.
     pub(super) fn room(&self) -> u64 {
-        let outside = self.aside.as_ref().map_or(0, |aside| aside.outside);
-        (self.record.to - self.record.from).saturating_add(outside)
+        match &*self.aside {
+            None => self.to - self.from,
+            Some(aside) => (aside.record.to - aside.record.from).saturating_add(aside.outside),
+        }
     }
 
     /// The payload, whatever its type.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
         match &*self.aside {
-            None => self.receiver.payload(self.record.payload_offset, self.record.payload_len),
+            None => self.receiver.payload(self.to, self.what as u32),
             Some(aside) => aside.bytes(self.receiver),
         }
     }
 
     /// The type tag: 0 for bytes, else what [`tag_of_name`](crate::tag_of_name) or
     /// [`tag_of_plain_data`](crate::tag_of_plain_data) gives for the poster's type.
+    #[inline]
     pub fn tag(&self) -> u32 {
-        self.record.tag
+        (self.what >> 32) as u32
     }
 
     /// Whether the message is tagged as plain data of this type: for programs that receive several
     /// types on one port.
     pub fn is_pod<T: Tagged>(&self) -> bool {
-        self.record.tag == plain_data_tag::<T>()
+        self.tag() == plain_data_tag::<T>()
     }
 
     /// The payload as one value of plain data, in place.
@@ -202,10 +229,9 @@ impl<'p> Message<'p> {
     /// [`DecodeError`] if the message carries another type or not exactly one value.
     #[inline]
     pub fn pod<T: Tagged + AnyBitPattern>(&self) -> Result<&T, DecodeError> {
-        match self.pod_slice()? {
-            [value] => Ok(value),
-            _ => Err(self.wrong_length::<T>()),
-        }
+        self.expect_tag(plain_data_tag::<T>())?;
+        const { assert_countable::<T>() };
+        bytemuck::try_from_bytes(self.bytes()).map_err(|_| self.wrong_length::<T>())
     }
 
     /// The payload as a slice of plain data, in place.
@@ -215,10 +241,7 @@ impl<'p> Message<'p> {
     /// [`DecodeError`] if the message carries another type or not a whole number of values.
     #[inline]
     pub fn pod_slice<T: Tagged + AnyBitPattern>(&self) -> Result<&[T], DecodeError> {
-        const {
-            assert!(align_of::<T>() <= 16, "payloads are aligned to 16 bytes");
-            assert!(size_of::<T>() > 0, "a value without bytes cannot be counted");
-        }
+        const { assert_countable::<T>() };
         self.expect_tag(plain_data_tag::<T>())?;
         bytemuck::try_cast_slice(self.bytes()).map_err(|_| self.wrong_length::<T>())
     }
@@ -238,7 +261,7 @@ impl<'p> Message<'p> {
     /// ```
     #[cfg(feature = "rkyv")]
     pub fn is<T: Tagged>(&self) -> bool {
-        self.record.tag == crate::tag::value_tag::<T>()
+        self.tag() == crate::tag::value_tag::<T>()
     }
 
     /// The payload as an archived value, validated and read in place.
@@ -257,7 +280,7 @@ impl<'p> Message<'p> {
 
     #[inline]
     fn expect_tag(&self, expected: u32) -> Result<(), DecodeError> {
-        match self.record.tag {
+        match self.tag() {
             found if found == expected => Ok(()),
             found => Err(DecodeError::WrongType { expected, found }),
         }
@@ -269,12 +292,22 @@ impl<'p> Message<'p> {
     }
 }
 
+#[inline(always)]
+fn what(record: &Record) -> u64 {
+    u64::from(record.payload_len) | u64::from(record.tag) << 32
+}
+
+const fn assert_countable<T>() {
+    assert!(align_of::<T>() <= 16, "payloads are aligned to 16 bytes");
+    assert!(size_of::<T>() > 0, "a value without bytes cannot be counted");
+}
+
 impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         match self.aside.take() {
-            None => self.receiver.release(self.record.from, self.record.to),
-            Some(aside) => self.receiver.let_go_aside(self.record, aside),
+            None => self.receiver.release(self.from, self.to),
+            Some(aside) => self.receiver.let_go_aside(aside),
         }
     }
 }

@@ -25,7 +25,7 @@ use super::{Closer, Drain, Loan, Message, PeerState, Receiver, Sender, Trust, Wa
 /// |---|---|---|
 #[cfg_attr(
     feature = "rkyv",
-    doc = "| [`post`](Self::post) | an rkyv value, serialised straight into the ring | by name |"
+    doc = "| [`post`](Self::post) | an rkyv value, serialised into the ring | by name |"
 )]
 /// | [`post_pod`](Self::post_pod), [`post_pod_slice`](Self::post_pod_slice) | plain data | by name, size, alignment |
 /// | [`post_bytes`](Self::post_bytes) | bytes | none |
@@ -49,11 +49,12 @@ pub struct MessagePort {
 }
 
 impl MessagePort {
-    /// Posts a value, serialised by rkyv straight into the ring.
+    /// Posts a value, serialised by rkyv.
     ///
-    /// Allocates nothing for types that need no scratch space (rkyv keeps one scratch arena a
-    /// thread). The value's serialiser may run more than once; a panic in it, or a post on this same
-    /// port from inside it, leaves the port usable (what is posted inside goes first).
+    /// It is serialised in private memory, which each thread keeps, and copied into the ring; one that is too
+    /// large for the ring is measured so, and serialised once more into a memory of its own. A panic in its
+    /// serialiser, or a post on this same port from inside it, leaves the port usable (what is posted inside
+    /// goes first).
     ///
     /// # Errors
     ///

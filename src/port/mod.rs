@@ -1,9 +1,11 @@
 //! Ports: the public types, and the only place where ring, wake words, epoch and line meet.
 
 mod adopt;
+mod batch;
 mod channel;
 mod closer;
 mod descriptors;
+mod drain;
 #[cfg(feature = "rkyv")]
 mod encode;
 mod endpoint;
@@ -35,11 +37,12 @@ pub(crate) use channel::Parts;
 pub use channel::{ChannelOptions, MessageChannel};
 pub use closer::Closer;
 pub use descriptors::PortDescriptors;
+pub use drain::Drain;
 pub use loan::Loan;
 pub use message::Message;
 pub use message_port::MessagePort;
 pub use post::Sender;
-pub use receive::{Drain, Receiver};
+pub use receive::Receiver;
 pub use transfer_list::{TransferError, TransferList, Transferable};
 pub use wait::WaitStrategy;
 

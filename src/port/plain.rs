@@ -30,13 +30,13 @@ impl Sender {
     /// Posts one value of plain data. See [`MessagePort::post_pod`](crate::MessagePort::post_pod).
     #[inline]
     pub fn post_pod<T: Tagged + NoUninit>(&self, value: &T) -> Result<(), PostError> {
-        self.post_raw(bytemuck::bytes_of(value), plain_data_tag::<T>(), Patience::FOR_EVER)
+        self.post_one(value, Patience::FOR_EVER)
     }
 
     /// As [`post_pod`](Self::post_pod), without waiting.
     #[inline]
     pub fn try_post_pod<T: Tagged + NoUninit>(&self, value: &T) -> Result<(), PostError> {
-        self.post_raw(bytemuck::bytes_of(value), plain_data_tag::<T>(), Patience::None)
+        self.post_one(value, Patience::None)
     }
 
     /// As [`post_pod`](Self::post_pod), waiting at most so long.
@@ -45,7 +45,15 @@ impl Sender {
         value: &T,
         timeout: Duration,
     ) -> Result<(), PostError> {
-        let patience = Patience::at_most(timeout);
+        self.post_one(value, Patience::at_most(timeout))
+    }
+
+    #[inline(always)]
+    fn post_one<T: Tagged + NoUninit>(
+        &self,
+        value: &T,
+        patience: Patience,
+    ) -> Result<(), PostError> {
         self.post_raw(bytemuck::bytes_of(value), plain_data_tag::<T>(), patience)
     }
 

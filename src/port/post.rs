@@ -1,30 +1,36 @@
 //! The sending way: post → reserve → serialise → publish → wake.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{BatchError, CloseReason, PostError};
+use crate::error::{CloseReason, PostError};
 use crate::halves::Half;
 use crate::line::Line;
 use crate::queue::Poster;
 use crate::record::OUTSIDE_LEN;
 use crate::ring::{Content, Reservation};
-use crate::segment::Region;
+use crate::segment::{Place, Region};
 
-#[cfg(feature = "rkyv")]
-use super::encode::Serialisers;
 use super::endpoint::Endpoint;
 use super::grow::Growth;
 use super::hold::Hold;
-use super::large::Store;
+use super::large::{Large, Store};
 use super::loan::Loan;
 use super::out_lanes::OutLanes;
+use super::transfer_list::TransferList;
 use super::wait::WaitStrategy;
 use super::{Closer, PeerState, Trust};
 
 /// The tag of bytes.
 pub(super) const UNTAGGED: u32 = 0;
+
+/// A queue that may become so many times as long as its first ring is not held to what that ring has room for.
+const ELASTIC: u64 = 16;
+
+/// Bytes of a lap after which it may end early: one page, and enough messages that the question whether the
+/// reader has caught up, which takes a line from it, costs each of them little.
+const TURN_AFTER: u64 = 4096;
 
 /// The longest payload of all.
 pub(super) const MAX_PAYLOAD: u64 = 4 << 30;
@@ -56,16 +62,22 @@ pub struct Sender {
     /// Whether room is lent out: then nothing else may be posted (ring invariant R5).
     loaned: Cell<bool>,
     /// Whether records are staged, to appear at once.
-    batching: Cell<bool>,
+    pub(super) batching: Cell<bool>,
+    /// Between [`find_place`](Self::find_place) and [`publish_found`](Self::publish_found).
+    found: RefCell<Option<Room>>,
     /// What descriptors are sent on.
     lanes: OutLanes,
     /// What is known of the rings beyond the first, and of all that counts.
     growth: Growth,
     /// Memory for large payloads.
     store: Store,
-    /// Serialisers at work: one may write into the ring, those that it interrupted do not (R5).
-    #[cfg(feature = "rkyv")]
-    pub(super) serialisers: Serialisers,
+}
+
+/// Room that was found for a payload that is about to be written.
+#[derive(Debug)]
+enum Room {
+    Ring(Reservation),
+    Large(Large),
 }
 
 /// How long a post may wait for room.
@@ -95,16 +107,19 @@ impl Sender {
         let shape = endpoint.segment().shape();
         let limit = *endpoint.side().of(&shape.limit);
         let is_warm = shape.reuse && endpoint.trust() == Trust::Trusted;
+        let first = queue.first();
+        if limit >= ELASTIC * first.cursor().capacity() {
+            first.turn_early(TURN_AFTER);
+        }
         Self {
             growth: Growth::new(limit, sent, &queue),
             queue,
             hold: Hold::new(Half::Sender, endpoint, line, strategy),
             loaned: Cell::new(false),
             batching: Cell::new(false),
+            found: RefCell::default(),
             lanes,
             store: Store::new(is_warm),
-            #[cfg(feature = "rkyv")]
-            serialisers: Serialisers::default(),
         }
     }
 
@@ -207,6 +222,10 @@ impl Sender {
         self.hold.endpoint.trust() == Trust::Trusted
     }
 
+    /// Posts bytes: in the first ring if there is room and nothing else is in the way, which is the usual case
+    /// and must cost little; else by the longer way.
+    ///
+    /// There is one write for both: so a value that is in registers goes from there to the ring.
     #[inline(always)]
     pub(super) fn post_raw(
         &self,
@@ -214,23 +233,87 @@ impl Sender {
         tag: u32,
         patience: Patience,
     ) -> Result<(), PostError> {
-        self.check()?;
-        self.take_turn()?;
-        let len = bytes.len() as u64;
-        let reservation = match self.queue.first().reserve(len) {
-            Ok(reservation) => self.found_room(reservation),
-            Err(_) if len > self.max_in_ring() as u64 => {
-                return self.post_large(bytes, tag, patience);
-            }
-            Err(_) => self.find_room(len, patience)?,
+        let (first, len) = (self.queue.first(), bytes.len());
+        let next = if self.is_ready() { first.reserve_next(len as u64) } else { None };
+        let place = match &next {
+            Some(reservation) => first.memory().place(reservation),
+            None => self.find_place(len, patience)?,
         };
-        self.write(reservation.is_grown(), reservation.payload_offset(), bytes);
-        self.publish(reservation, bytes.len(), tag)
+        place.write(bytes);
+        match next {
+            Some(reservation) => self.publish_next(reservation, len, tag),
+            None => self.publish_found(len, tag, patience),
+        }
+    }
+
+    /// Finds a place for a payload where it is not as usual.
+    #[cold]
+    #[inline(never)]
+    fn find_place(&self, len: usize, patience: Patience) -> Result<Place<'_>, PostError> {
+        self.check()?;
+        self.check_loan()?;
+        if len > self.max_in_ring() {
+            let mut large = self.make_large(len as u64, patience)?;
+            let place = Place::of(large.bytes_mut());
+            self.found.replace(Some(Room::Large(large)));
+            return Ok(place);
+        }
+        let reservation = self.reserve_room(len as u64, patience)?;
+        let place = self.place_of(&reservation);
+        self.found.replace(Some(Room::Ring(reservation)));
+        Ok(place)
+    }
+
+    fn place_of(&self, reservation: &Reservation) -> Place<'_> {
+        match self.queue.grown() {
+            Some((memory, _)) if reservation.is_grown() => memory.place(reservation).held(),
+            _ => self.queue.first().memory().place(reservation),
+        }
+    }
+
+    /// Posts what was written to the place that [`find_place`](Self::find_place) has found.
+    #[cold]
+    #[inline(never)]
+    fn publish_found(&self, len: usize, tag: u32, patience: Patience) -> Result<(), PostError> {
+        match self.found.take() {
+            Some(Room::Ring(reservation)) => self.publish(reservation, len, tag),
+            Some(Room::Large(large)) => {
+                let posted = self.post_filled(large, len, tag, patience, TransferList::new());
+                posted.map_err(|refused| refused.source)
+            }
+            // Not reached: nothing comes between.
+            None => Err(PostError::Busy),
+        }
+    }
+
+    /// Whether a message may be posted, and no room is lent out.
+    #[inline(always)]
+    fn is_ready(&self) -> bool {
+        self.hold.endpoint.may_post() && !self.loaned.get()
+    }
+
+    /// As [`publish`](Self::publish), for room in the first ring.
+    #[inline(always)]
+    pub(super) fn publish_next(
+        &self,
+        reservation: Reservation,
+        len: usize,
+        tag: u32,
+    ) -> Result<(), PostError> {
+        self.hold.waits.succeeded(&self.hold.endpoint.own().room_wake);
+        let (first, content) = (self.queue.first(), Content::plain(len, tag));
+        if self.batching.get() {
+            first.stage(reservation, content);
+            return Ok(());
+        }
+        first.publish(reservation, content);
+        self.hold.notify(&self.hold.endpoint.peer().message_wake);
+        if self.hold.endpoint.is_own_open() { Ok(()) } else { self.own_end() }
     }
 
     fn lend(&self, len: usize, patience: Patience) -> Result<Loan<'_>, PostError> {
         self.check()?;
-        self.take_turn()?;
+        self.check_loan()?;
         // Room for what buffers that go with it need.
         let with_buffers = (len as u64).saturating_add(OUTSIDE_LEN.into());
         if with_buffers > self.max_in_ring() as u64 {
@@ -240,7 +323,7 @@ impl Sender {
     }
 
     /// What forbids to post at all.
-    #[inline(always)]
+    #[inline]
     pub(super) fn check(&self) -> Result<(), PostError> {
         let endpoint = &self.hold.endpoint;
         if !endpoint.is_original() {
@@ -252,15 +335,10 @@ impl Sender {
         }
     }
 
-    /// Makes the caller the one who writes into free room.
-    #[inline(always)]
-    pub(super) fn take_turn(&self) -> Result<(), PostError> {
-        if self.loaned.get() {
-            return Err(PostError::Busy);
-        }
-        #[cfg(feature = "rkyv")]
-        self.serialisers.interrupt(&self.queue);
-        Ok(())
+    /// Refuses while room is lent out: there is one who writes into free room (R5).
+    #[inline]
+    pub(super) fn check_loan(&self) -> Result<(), PostError> {
+        if self.loaned.get() { Err(PostError::Busy) } else { Ok(()) }
     }
 
     pub(super) fn set_loaned(&self, loaned: bool) {
@@ -268,7 +346,6 @@ impl Sender {
     }
 
     /// Claims room for exactly `len` bytes, which fit in a ring; finds some if need be.
-    #[inline(always)]
     pub(super) fn reserve_room(
         &self,
         len: u64,
@@ -280,22 +357,12 @@ impl Sender {
         }
     }
 
-    #[inline(always)]
     fn found_room(&self, reservation: Reservation) -> Reservation {
         self.hold.waits.succeeded(&self.hold.endpoint.own().room_wake);
         reservation
     }
 
-    /// Claims whatever is free in one piece.
-    #[cfg(feature = "rkyv")]
-    #[inline]
-    pub(super) fn reserve_rest(&self) -> Option<Reservation> {
-        self.hold.waits.succeeded(&self.hold.endpoint.own().room_wake);
-        self.queue.first().reserve_rest()
-    }
-
     /// Makes a message of a reservation and wakes the reader.
-    #[inline(always)]
     pub(super) fn publish(
         &self,
         reservation: Reservation,
@@ -320,48 +387,18 @@ impl Sender {
         }
     }
 
-    #[inline(always)]
     fn publish_now(&self, reservation: Reservation, content: Content) {
         self.queue.publish(reservation, content);
         self.hold.notify(&self.hold.endpoint.peer().message_wake);
     }
 
     /// Whether this end was closed before what was published is certain to be seen.
-    #[inline(always)]
-    fn own_end(&self) -> Result<(), PostError> {
+    #[cold]
+    pub(super) fn own_end(&self) -> Result<(), PostError> {
         match self.hold.endpoint.own_end() {
             None => Ok(()),
             Some(reason) => Err(self.at_end(reason)),
         }
-    }
-
-    pub(super) fn flush(&self) {
-        // A fork may have come from inside the caller's iterator.
-        if self.is_original() && self.queue.flush() {
-            self.hold.notify(&self.hold.endpoint.peer().message_wake);
-        }
-    }
-
-    /// Posts all, visible at once as far as the room allows.
-    pub(super) fn post_each<I: IntoIterator>(
-        &self,
-        messages: I,
-        post: impl Fn(I::Item) -> Result<(), PostError>,
-    ) -> Result<usize, BatchError> {
-        let batch = Batch { sender: self, outermost: !self.batching.replace(true) };
-        let mut posted = 0;
-        let mut refused = None;
-        for message in messages {
-            refused = post(message).err();
-            if refused.is_some() {
-                break;
-            }
-            posted += 1;
-        }
-        drop(batch);
-        // As after every publish: a port that was closed meanwhile makes no promise.
-        self.own_end().map_err(|source| BatchError { posted: 0, source })?;
-        refused.map_or(Ok(posted), |source| Err(BatchError { posted, source }))
     }
 
     #[cold]
@@ -376,20 +413,5 @@ impl Sender {
     #[cold]
     pub(super) fn violated(&self) -> PostError {
         self.at_end(CloseReason::Violated)
-    }
-}
-
-/// Publishes what was staged, also when the caller's iterator panics.
-struct Batch<'p> {
-    sender: &'p Sender,
-    outermost: bool,
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        if self.outermost {
-            self.sender.batching.set(false);
-            self.sender.flush();
-        }
     }
 }

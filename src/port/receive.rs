@@ -22,9 +22,19 @@ use super::parcels::Parcels;
 use super::wait::{Look, WaitStrategy, is_past};
 use super::{Closer, PeerState, Trust};
 
-/// Bytes read without a wait that make a burst, and how long to pause at its end.
+/// Bytes read without a wait that make a burst, and pauses at its end.
 const BURST: u64 = 512;
-const BURST_PAUSES: u32 = 16;
+const BURST_PAUSES: u32 = 32;
+/// What was found for who wants the next message. It fits in two registers: a [`Message`] would be copied.
+enum Next {
+    /// A record as most are: [`Receiver::peek_in_place`] finds it.
+    InPlace,
+    /// Something else, which was taken.
+    Aside(Box<Aside>),
+    Empty,
+    Refused(Box<RecvError>),
+}
+
 /// More links than a queue within any limit has without a record between them.
 const MAX_LINKS: u32 = 1024;
 
@@ -36,8 +46,8 @@ const MAX_LINKS: u32 = 1024;
 pub struct Receiver {
     queue: Reader<Region>,
     hold: Hold,
-    /// Whether room goes back in one piece at the end of a [`Drain`].
-    draining: Cell<bool>,
+    /// Whether room goes back in one piece at the end of a [`Drain`](super::Drain).
+    pub(super) draining: Cell<bool>,
     /// Where it stood when it last had to wait.
     waited_at: Cell<u64>,
     /// Private memory for the next message of an untrusted port.
@@ -109,13 +119,6 @@ impl Receiver {
         self.receive(|receiver| receiver.wait(deadline))
     }
 
-    /// The messages that are there now. See [`MessagePort::drain`](crate::MessagePort::drain).
-    pub fn drain(&self) -> Drain<'_> {
-        self.draining.set(true);
-        let most = self.queue.first().capacity().saturating_add(self.beyond.received.limit());
-        Drain { receiver: self, left: most }
-    }
-
     /// How the other end is. See [`MessagePort::peer_state`](crate::MessagePort::peer_state).
     pub fn peer_state(&self) -> PeerState {
         super::peer_state(&self.hold)
@@ -141,22 +144,67 @@ impl Receiver {
         Closer::new(&self.hold)
     }
 
-    /// Hands out the next message; where there is none yet, the one that `otherwise` gets.
+    /// Hands out the next message; where there is none yet, the one that `otherwise` waits for.
     #[inline(always)]
     fn receive(
         &self,
-        otherwise: impl FnOnce(&Self) -> Result<Record, RecvError>,
+        otherwise: impl FnOnce(&Self) -> Result<(), RecvError>,
     ) -> Result<Message<'_>, RecvError> {
-        self.check()?;
-        let record = match self.queue.first().peek() {
-            Found::Record(record) => record,
-            Found::Link(_) => match self.found() {
-                Some(found) => found?,
-                None => otherwise(self)?,
+        if let Some(record) = self.peek_in_place() {
+            return Ok(self.hand_out_in_place(record));
+        }
+        match self.find_next(otherwise) {
+            Next::InPlace => match self.peek_in_place() {
+                Some(record) => Ok(self.hand_out_in_place(record)),
+                None => Err(self.vanished()),
             },
-            Found::Nothing | Found::Broken => otherwise(self)?,
-        };
-        self.hand_out(record)
+            Next::Aside(aside) => Ok(Message::aside(self, aside)),
+            Next::Empty => Err(RecvError::Empty),
+            Next::Refused(refused) => Err(*refused),
+        }
+    }
+
+    /// The next record, if it is one as most are, to be read where it is.
+    #[inline(always)]
+    fn peek_in_place(&self) -> Option<Record> {
+        let (ring, endpoint) = (self.queue.first(), &self.hold.endpoint);
+        let is_usual = endpoint.may_receive() && endpoint.trust() == Trust::Trusted;
+        if is_usual { ring.peek_plain() } else { None }
+    }
+
+    #[inline(always)]
+    fn hand_out_in_place(&self, record: Record) -> Message<'_> {
+        self.hold.waits.succeeded(&self.hold.endpoint.own().message_wake);
+        self.queue.first().take(record.to);
+        Message::in_place(self, record)
+    }
+
+    /// Finds the next message where it is not as most are, or waits for it.
+    #[inline(never)]
+    fn find_next(&self, otherwise: impl FnOnce(&Self) -> Result<(), RecvError>) -> Next {
+        let found = self.check().and_then(|()| self.found().unwrap_or_else(|| otherwise(self)));
+        match found.and_then(|()| self.take_aside()) {
+            Ok(None) => Next::InPlace,
+            Ok(Some(aside)) => Next::Aside(aside),
+            Err(RecvError::Empty) => Next::Empty,
+            Err(refused) => Next::Refused(Box::new(refused)),
+        }
+    }
+
+    /// What was there is gone: this end was closed meanwhile, or the other side has written there.
+    #[cold]
+    fn vanished(&self) -> RecvError {
+        self.check().err().unwrap_or_else(|| self.violated())
+    }
+
+    /// Takes the record that was found, unless it can be read in place.
+    fn take_aside(&self) -> Result<Option<Box<Aside>>, RecvError> {
+        let Found::Record(record) = self.queue.peek() else { return Err(self.vanished()) };
+        if record.rare == Rare::NOTHING && self.hold.endpoint.trust() == Trust::Trusted {
+            return Ok(None);
+        }
+        self.hold.waits.succeeded(&self.hold.endpoint.own().message_wake);
+        self.set_aside(record).map(Some)
     }
 
     /// What forbids even to look: this handle is a copy, or our end was closed or the end reported.
@@ -172,7 +220,7 @@ impl Receiver {
     }
 
     /// Looks at the ring; a thorough look tells the end of the channel: only after the last message.
-    fn look(&self, how: Look) -> Option<Result<Record, RecvError>> {
+    fn look(&self, how: Look) -> Option<Result<(), RecvError>> {
         let found = self.found();
         if found.is_some() || how == Look::Quick {
             self.queue.first().prefetch();
@@ -188,9 +236,10 @@ impl Receiver {
         Some(self.found().unwrap_or_else(|| Err(self.report(reason))))
     }
 
-    /// The next record; follows links to it.
+    /// Whether there is a record; follows links to it. (The record itself would be copied about in memory:
+    /// who hands it out looks again.)
     #[inline(never)]
-    fn found(&self) -> Option<Result<Record, RecvError>> {
+    fn found(&self) -> Option<Result<(), RecvError>> {
         for _ in 0..MAX_LINKS {
             let found = self.queue.peek();
             if self.queue.has_gone_back() {
@@ -200,7 +249,7 @@ impl Receiver {
             }
             match found {
                 Found::Nothing => return None,
-                Found::Record(record) => return Some(Ok(record)),
+                Found::Record(_) => return Some(Ok(())),
                 Found::Broken => return Some(Err(self.violated())),
                 Found::Link(link) => {
                     if let Err(refused) = self.follow(link) {
@@ -213,7 +262,7 @@ impl Receiver {
     }
 
     #[cold]
-    fn look_once(&self) -> Result<Record, RecvError> {
+    fn look_once(&self) -> Result<(), RecvError> {
         self.give_back();
         self.hold.look_at_line();
         let found = self.look(Look::Thorough).unwrap_or(Err(RecvError::Empty));
@@ -226,8 +275,10 @@ impl Receiver {
     /// At the end of a burst, leaves the poster alone for a moment: a reader that polls the very line
     /// that is being written takes it away from the poster at every store.
     fn let_poster_run_ahead(&self) {
-        let read = self.queue.first().position();
-        if read - self.waited_at.replace(read) > BURST {
+        let ring = self.queue.first();
+        let burst = ring.position() - self.waited_at.replace(ring.position());
+        // More is a lap that ended early, or a reader so far behind that it was in no way.
+        if burst > BURST && burst < ring.capacity() / 4 {
             for _ in 0..BURST_PAUSES {
                 spin_loop();
             }
@@ -235,7 +286,7 @@ impl Receiver {
     }
 
     #[cold]
-    fn wait(&self, deadline: Option<Instant>) -> Result<Record, RecvError> {
+    fn wait(&self, deadline: Option<Instant>) -> Result<(), RecvError> {
         // Nobody may wait for room that we owe while we wait for messages.
         self.give_back();
         self.let_poster_run_ahead();
@@ -245,17 +296,13 @@ impl Receiver {
         self.wait_until(deadline).unwrap_or(Err(RecvError::Empty))
     }
 
-    fn wait_until(&self, deadline: Option<Instant>) -> Option<Result<Record, RecvError>> {
+    fn wait_until(&self, deadline: Option<Instant>) -> Option<Result<(), RecvError>> {
         let word = &self.hold.endpoint.own().message_wake;
         self.hold.wait(word, deadline, |how| self.look(how))
     }
 
     /// Waits; when nothing has come for a while, lets memory go that only a busy channel needs.
-    fn wait_and_cool(
-        &self,
-        deadline: Option<Instant>,
-        cools_at: Instant,
-    ) -> Result<Record, RecvError> {
+    fn wait_and_cool(&self, deadline: Option<Instant>, cools_at: Instant) -> Result<(), RecvError> {
         self.cool(false);
         let first = deadline.map_or(cools_at, |at| at.min(cools_at));
         let mut found = self.wait_until(Some(first));
@@ -268,23 +315,12 @@ impl Receiver {
         found.unwrap_or(Err(RecvError::Empty))
     }
 
-    #[inline(always)]
-    fn hand_out(&self, record: Record) -> Result<Message<'_>, RecvError> {
-        self.hold.waits.succeeded(&self.hold.endpoint.own().message_wake);
-        if record.rare == Rare::NOTHING && self.hold.endpoint.trust() == Trust::Trusted {
-            self.queue.first().take(record.to);
-            return Ok(Message::new(self, record, None));
-        }
-        // A message that passed through memory here would cost more than all the rest of a recv.
-        let aside = Some(self.set_aside(Record { ..record })?);
-        Ok(Message::new(self, record, aside))
-    }
-
     /// What a message has beside the first ring, on an untrusted port also its payload.
     #[cold]
     #[inline(never)]
     fn set_aside(&self, record: Record) -> Result<Box<Aside>, RecvError> {
         let mut aside = self.spare.take().unwrap_or_default();
+        aside.set_record(record);
         match self.fill_aside(&mut aside, record) {
             Ok(()) => Ok(aside),
             Err(refused) => {
@@ -305,28 +341,29 @@ impl Receiver {
 
     /// The payload of a record that is held, on a trusted port.
     #[inline(always)]
-    pub(super) fn payload(&self, offset: u64, len: u32) -> &[u8] {
-        self.queue.first().memory().published(offset, len)
+    pub(super) fn payload(&self, to: u64, len: u32) -> &[u8] {
+        let ring = self.queue.first();
+        ring.memory().published(ring.payload_offset(to, len), len)
     }
 
     /// Gives a message's room in the first ring back, now or with a later one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn release(&self, from: u64, to: u64) {
         let ring = self.queue.first();
         ring.release(from, to);
-        let owed = ring.owed();
-        if owed == 0 || !self.hold.endpoint.is_original() {
-            return;
-        }
-        let word = &self.hold.endpoint.peer().room_wake;
-        // Relaxed: only decides when; a poster that is about to sleep looks again itself.
-        if owed >= ring.batch()
-            || !self.draining.get()
-                && (word.load(Ordering::Relaxed) != wake::STREAMING || ring.is_empty())
+        if self.is_original()
+            && (ring.owed() >= ring.batch() || !self.draining.get() && self.may_be_missed())
         {
-            ring.give_back();
-            self.hold.notify(word);
+            self.give_back();
         }
+    }
+
+    /// Whether the poster may come to need room before more is given back.
+    #[inline(always)]
+    fn may_be_missed(&self) -> bool {
+        // Relaxed: only decides when; a poster that is about to sleep looks again itself.
+        let word = self.hold.endpoint.peer().room_wake.load(Ordering::Relaxed);
+        word != wake::STREAMING || self.queue.first().is_empty()
     }
 
     /// As [`release`](Self::release), for a record of any ring.
@@ -345,9 +382,10 @@ impl Receiver {
 
     /// Lets go of what a message has beside the ring; keeps the memory for the next one.
     #[cold]
-    pub(super) fn let_go_aside(&self, record: Record, mut aside: Box<Aside>) {
+    #[inline(never)]
+    pub(super) fn let_go_aside(&self, mut aside: Box<Aside>) {
         if !aside.is_over() {
-            self.release_record(&record);
+            self.release_record(aside.record());
         }
         let (parcel, outside) = aside.clear();
         if self.is_original() {
@@ -364,14 +402,8 @@ impl Receiver {
         }
     }
 
-    fn stop_draining(&self) {
-        self.draining.set(false);
-        if self.hold.endpoint.is_original() {
-            self.give_back();
-        }
-    }
-
     /// Gives back all that is owed.
+    #[inline(never)]
     pub(super) fn give_back(&self) {
         if self.queue.first().owed() > 0 {
             self.queue.first().give_back();
@@ -414,34 +446,5 @@ impl Drop for Receiver {
         if let Some(line) = self.hold.line() {
             line.keep_lanes(self.parcels.take_lanes());
         }
-    }
-}
-
-/// The messages that are there now, without waiting; see
-/// [`MessagePort::drain`](crate::MessagePort::drain).
-#[derive(Debug)]
-pub struct Drain<'p> {
-    receiver: &'p Receiver,
-    /// Bytes of messages that may still come: at first, as many as a queue can hold.
-    left: u64,
-}
-
-impl<'p> Iterator for Drain<'p> {
-    type Item = Message<'p>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 {
-            return None;
-        }
-        let message = self.receiver.try_recv().ok()?;
-        self.left = self.left.saturating_sub(message.room());
-        Some(message)
-    }
-}
-
-impl Drop for Drain<'_> {
-    fn drop(&mut self) {
-        self.receiver.stop_draining();
     }
 }

@@ -63,7 +63,7 @@ impl Sender {
         }
         let (in_ring, len_told) = (len as u64, bytes.len() as u64);
         let room = self
-            .take_turn()
+            .check_loan()
             .and_then(|()| self.reserve_with(in_ring, list.bytes(), len_told, patience));
         match room {
             Ok(room) => {

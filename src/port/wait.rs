@@ -36,8 +36,9 @@ pub(super) enum Look {
 /// Bounds of what an adaptive wait spins, in nanoseconds.
 const SPIN_MAX: u32 = 50_000;
 const SPIN_MIN: u32 = 500;
-/// One adaptive wait in so many spins as long as it may.
+/// One adaptive wait in so many spins as long as it may: at first, and once that never pays.
 const PROBE_EVERY: u32 = 64;
+const PROBE_RARELY: u32 = 1024;
 /// Quick looks between two thorough ones.
 const QUICK_LOOKS: u32 = 64;
 /// How often a side that does not sleep asks the kernel whether the other lives.
@@ -50,8 +51,9 @@ pub(super) struct Waits {
     sleeper: Sleeper,
     /// What an adaptive wait spins at most, in nanoseconds.
     spin: Cell<u32>,
-    /// Counts adaptive waits.
-    probes: Cell<u32>,
+    /// Adaptive waits until the next probe, and how many there are between two.
+    until_probe: Cell<u32>,
+    probe_every: Cell<u32>,
     line_look: Cell<Option<Instant>>,
     sleeps: Cell<u64>,
 }
@@ -71,7 +73,8 @@ impl Waits {
             strategy: Cell::new(strategy),
             sleeper: Sleeper::new(half, word),
             spin: Cell::new(SPIN_MAX),
-            probes: Cell::new(0),
+            until_probe: Cell::new(PROBE_EVERY),
+            probe_every: Cell::new(PROBE_EVERY),
             line_look: Cell::new(None),
             sleeps: Cell::new(0),
         }
@@ -107,7 +110,7 @@ impl Waits {
     pub(super) fn glance<T>(&self, mut look: impl FnMut(Look) -> Option<T>) -> Option<T> {
         let worth_it = match self.strategy.get() {
             WaitStrategy::Spin => true,
-            WaitStrategy::Adaptive => self.spin.get() > SPIN_MIN,
+            WaitStrategy::Adaptive => self.spin.get() > 0,
             WaitStrategy::Sleep => false,
         };
         for _ in 0..if worth_it { QUICK_LOOKS } else { 0 } {
@@ -163,7 +166,7 @@ impl Waits {
     ) -> Option<T> {
         let limit = match self.strategy.get() {
             WaitStrategy::Spin => None,
-            WaitStrategy::Adaptive => Some(self.patience()),
+            WaitStrategy::Adaptive => Some(self.patience()?),
             WaitStrategy::Sleep => return None,
         };
         let start = Instant::now();
@@ -204,22 +207,35 @@ impl Waits {
         }
     }
 
-    /// How long an adaptive wait spins now: what was learnt, but every so often as long as it may.
+    /// How long an adaptive wait spins now: what was learnt, but every so often as long as it may. `None`: not
+    /// at all.
     ///
     /// Without such a probe, two sides that have both learnt to sleep would never find out that
     /// neither needs to: each is only slow because the other sleeps.
-    fn patience(&self) -> Duration {
-        let probes = self.probes.get().wrapping_add(1);
-        self.probes.set(probes);
-        let is_probe = probes.is_multiple_of(PROBE_EVERY);
-        let nanos = if is_probe { SPIN_MAX } else { self.spin.get() };
-        Duration::from_nanos(nanos.into())
+    fn patience(&self) -> Option<Duration> {
+        let until_probe = self.until_probe.get();
+        self.until_probe.set(until_probe.saturating_sub(1));
+        if until_probe == 0 {
+            // If it pays, the next one comes as soon as ever.
+            let every = self.probe_every.get();
+            self.until_probe.set(every);
+            self.probe_every.set((every * 2).min(PROBE_RARELY));
+            return Some(Duration::from_nanos(SPIN_MAX.into()));
+        }
+        let nanos = self.spin.get();
+        (nanos > 0).then(|| Duration::from_nanos(nanos.into()))
     }
 
-    /// Spins longer after a spin that paid, shorter after one that did not.
+    /// Spins longer after a spin that paid, shorter after one that did not, and in the end not at all: two
+    /// sides on one processor only keep each other from it.
     fn learn(&self, paid: bool) {
         let spin = self.spin.get();
-        self.spin.set(if paid { (spin * 2).min(SPIN_MAX) } else { (spin / 2).max(SPIN_MIN) });
+        if paid {
+            self.spin.set((spin * 2).clamp(SPIN_MIN, SPIN_MAX));
+            self.probe_every.set(PROBE_EVERY);
+        } else {
+            self.spin.set(if spin > SPIN_MIN { spin / 2 } else { 0 });
+        }
     }
 
     /// Arms, looks, sleeps once. `None` is "look again".
@@ -258,8 +274,10 @@ impl LineBed<'_> {
 
     /// Whether it was a bell.
     fn note(&self, heard: Heard) -> bool {
-        if heard == Heard::HungUp {
-            self.place.endpoint.note_hang_up();
+        match heard {
+            Heard::HungUp => self.place.endpoint.note_hang_up(),
+            Heard::Ringing => self.waits.sleeper.leave_bell(),
+            Heard::Bell | Heard::Nothing | Heard::Blocked => {}
         }
         heard == Heard::Bell
     }

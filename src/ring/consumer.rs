@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::{Cursor, Memory};
 use crate::record::{
-    HEADER_LEN, Head, MAX_PORTS, OUTSIDE, buffers_of, parse_head, record_len, tag_of,
+    HEADER_LEN, Head, MAX_PORTS, OUTSIDE, buffers_of, parse_head, plain_len, record_len, tag_of,
 };
 use crate::sync::Ordering;
 
@@ -16,10 +16,13 @@ pub(crate) const BATCH_SHARE: u64 = 8;
 
 const CACHE_LINE: u64 = 64;
 
+/// In place of the room of a record that no poster makes so long: more than any ring has.
+const TOO_LONG: u64 = 1 << 62;
+
 /// A published record, found and checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// Where the reader stood before it: before a filler, if there was one.
+    /// Where it starts.
     pub(crate) from: u64,
     /// Where the next record starts.
     pub(crate) to: u64,
@@ -34,7 +37,7 @@ pub(crate) struct Record {
 }
 
 /// What few records have: in one word, so that one comparison tells.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Rare(u64);
 
 impl Rare {
@@ -117,6 +120,8 @@ pub(crate) struct Consumer<M> {
     usual: Cell<(u32, u64)>,
     /// What the poster was told last.
     released: Cell<u64>,
+    /// How far a record may reach: to the end of the lap, or of what is the poster's to write.
+    limit: Cell<u64>,
     /// Records that were let go before an older one: their start and end.
     early: RefCell<BinaryHeap<Reverse<(u64, u64)>>>,
 }
@@ -132,6 +137,8 @@ impl<M: Memory> Consumer<M> {
             held: Cell::new(read),
             usual: Cell::new((0, record_len(0))),
             released: Cell::new(read),
+            // The first record is looked at more closely.
+            limit: Cell::new(0),
             early: RefCell::default(),
         }
     }
@@ -149,19 +156,36 @@ impl<M: Memory> Consumer<M> {
         self.cursor.capacity()
     }
 
-    /// The next record, if one is published. Takes nothing.
+    /// The next record, if it is one as most are. Takes nothing. What is not found here, [`peek`](Self::peek)
+    /// finds.
+    #[inline(always)]
+    pub(crate) fn peek_plain(&self) -> Option<Record> {
+        let from = self.read.get();
+        // PUBLISH: as in `peek`.
+        let len = plain_len(self.memory.word(from).load(Ordering::Acquire))?;
+        let to = from + self.record_len(len);
+        (to <= self.limit.get()).then(|| self.record(from, to, len, self.detail(from)))
+    }
+
+    /// The next record, if one is published. Takes nothing but the rest of a lap before it.
     #[inline(always)]
     pub(crate) fn peek(&self) -> Found {
         let from = self.read.get();
         // PUBLISH: pairs with the Release in `Producer::publish` and `flush`.
         match parse_head(self.memory.word(from).load(Ordering::Acquire)) {
             Head::Empty => Found::Nothing,
-            Head::Plain { len } => self.check(from, from, len, self.detail(from)),
-            Head::Message { len, flags, ports } => self.check_rare(from, from, len, flags, ports),
-            Head::Filler => self.peek_next_lap(from),
+            Head::Plain { len } => self.check(from, len, self.detail(from)),
+            Head::Message { len, flags, ports } => self.check_rare(from, len, flags, ports),
+            Head::Filler => self.next_lap(from),
             Head::Link { flags } => self.link(from, flags),
             Head::Broken => Found::Broken,
         }
+    }
+
+    /// The place of the payload of a record that ends at `to`.
+    #[inline(always)]
+    pub(crate) fn payload_offset(&self, to: u64, payload_len: u32) -> u64 {
+        self.cursor.offset(to - (record_len(payload_len.into()) - HEADER_LEN))
     }
 
     /// For a reader that polls: has the line behind the next header fetched together with it. A small
@@ -215,6 +239,7 @@ impl<M: Memory> Consumer<M> {
     pub(crate) fn give_back(&self) {
         let held = self.held.get();
         self.released.set(held);
+        self.set_limit();
         // RELEASE: pairs with the Acquire in `Producer::refresh`; our reads of those bytes are done
         // before the poster may write over them.
         self.memory.released().store(held, Ordering::Release);
@@ -260,20 +285,24 @@ impl<M: Memory> Consumer<M> {
         }
     }
 
-    /// The record at offset 0, of which the filler at `from` says that it is there (R3).
+    /// Passes the rest of a lap, of which the filler at `from` says that it is unused; the record at the
+    /// beginning of the next one was published with it (R3).
     #[cold]
-    fn peek_next_lap(&self, from: u64) -> Found {
+    #[inline(never)]
+    fn next_lap(&self, from: u64) -> Found {
         let to_end = self.cursor.to_end(from);
-        if to_end == self.cursor.capacity() {
+        let lap = from + to_end;
+        if to_end == self.cursor.capacity() || !self.cursor.is_free(lap, self.released.get()) {
             return Found::Broken;
         }
-        let start = from + to_end;
         // Relaxed: written before the filler, whose Acquire has brought it.
-        match parse_head(self.memory.word(start).load(Ordering::Relaxed)) {
-            Head::Plain { len } => self.check(from, start, len, self.detail(start)),
-            Head::Message { len, flags, ports } => self.check_rare(from, start, len, flags, ports),
-            Head::Empty | Head::Filler | Head::Link { .. } | Head::Broken => Found::Broken,
+        match parse_head(self.memory.word(lap).load(Ordering::Relaxed)) {
+            Head::Plain { .. } | Head::Message { .. } => {}
+            Head::Empty | Head::Filler | Head::Link { .. } | Head::Broken => return Found::Broken,
         }
+        self.take(lap);
+        self.release(from, lap);
+        self.peek()
     }
 
     #[cold]
@@ -293,38 +322,43 @@ impl<M: Memory> Consumer<M> {
     #[cold]
     #[inline(never)]
     fn unusual(&self, payload_len: u32) -> u64 {
+        if u64::from(payload_len) > self.cursor.max_payload() {
+            return TOO_LONG;
+        }
         let len = record_len(u64::from(payload_len));
         self.usual.set((payload_len, len));
         len
     }
 
+    fn set_limit(&self) {
+        let read = self.read.get();
+        let free = self.released.get() + self.cursor.capacity() - HEADER_LEN;
+        self.limit.set(free.min(read + self.cursor.to_end(read)));
+    }
+
+    #[inline(always)]
+    fn record(&self, from: u64, to: u64, payload_len: u32, detail: u64) -> Record {
+        let payload_offset = self.cursor.offset(from) + HEADER_LEN;
+        Record { from, to, payload_offset, payload_len, tag: tag_of(detail), rare: Rare::NOTHING }
+    }
+
     /// Checks a record's place: its length, that it ends with its lap at the latest (R3), and that the
     /// poster had that room: else it has written over what the reader holds (R2).
-    #[inline(always)]
-    fn check(&self, from: u64, start: u64, payload_len: u32, detail: u64) -> Found {
-        let len = self.record_len(payload_len);
-        if u64::from(payload_len) > self.cursor.max_payload()
-            || len > self.cursor.to_end(start)
-            || !self.cursor.is_free(start + len, self.released.get())
-        {
+    fn check(&self, from: u64, payload_len: u32, detail: u64) -> Found {
+        self.set_limit();
+        let to = from + self.record_len(payload_len);
+        if to > self.limit.get() {
             return Found::Broken;
         }
-        Found::Record(Record {
-            from,
-            to: start + len,
-            payload_offset: self.cursor.offset(start) + HEADER_LEN,
-            payload_len,
-            tag: tag_of(detail),
-            rare: Rare::NOTHING,
-        })
+        Found::Record(self.record(from, to, payload_len, detail))
     }
 
     /// As [`check`](Self::check), for a record that has more than most.
     #[cold]
     #[inline(never)]
-    fn check_rare(&self, from: u64, start: u64, len: u32, flags: u8, ports: u16) -> Found {
-        let detail = self.detail(start);
-        let Found::Record(record) = self.check(from, start, len, detail) else {
+    fn check_rare(&self, from: u64, len: u32, flags: u8, ports: u16) -> Found {
+        let detail = self.detail(from);
+        let Found::Record(record) = self.check(from, len, detail) else {
             return Found::Broken;
         };
         let buffers = if flags & OUTSIDE == 0 { 0 } else { buffers_of(detail) };

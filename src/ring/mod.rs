@@ -19,7 +19,8 @@
 //! * **R2** Bytes in `[released, next)` belong to the reader, all others to the poster. A payload is
 //!   only written outside, and only read inside that range.
 //! * **R3** A record is contiguous. Where it does not fit before the end, a filler ends the lap; a
-//!   filler is never at offset 0, and no filler follows a filler.
+//!   filler is never at offset 0, and no filler follows a filler. A lap may also end early: see
+//!   [`Producer::turn_early`].
 //! * **R4** Every header starts at a multiple of 16 and so never wraps.
 //! * **R6** A link is the last record of a ring, at `next`, in the room of the zeroed header (R1): so
 //!   there is always room for it.
@@ -29,7 +30,7 @@
 //!
 //! | store | load | what travels |
 //! |---|---|---|
-//! | `PUBLISH` header word, Release ([`Producer::publish`], `flush`, `link`) | Acquire ([`Consumer::peek`]) | the record, the next zeroed header, and all of a batch |
+//! | `PUBLISH` header word, Release ([`Producer::publish`], `flush`, `link`) | Acquire ([`Consumer::peek`], `peek_plain`) | the record, the next zeroed header, and all of a batch |
 //! | `RELEASE` released position, Release ([`Consumer::give_back`]) | Acquire ([`Producer::refresh`]) | that the reader is done with the bytes |
 //!
 //! # A hostile other side

@@ -78,19 +78,32 @@ pub(crate) enum Refusal {
     Linked,
 }
 
+/// After an early turn that was a mistake, this times as many.
+const TURN_LATER: u64 = 8;
+
 /// The posting half of a ring.
 #[derive(Debug)]
 pub(crate) struct Producer<M> {
     memory: M,
     cursor: Cursor,
-    /// Where the next record (or filler) starts.
+    /// Where the reader looks next.
     next: Cell<u64>,
+    /// How far behind that the next record starts: there a filler is to come first. 0 but for early turns.
+    skip: Cell<u64>,
     /// The reader's released position when last asked: at most the true one.
     released: Cell<u64>,
+    /// How far a record may reach without a look at anything else: the end of the lap, or of what is known
+    /// to be free. 0 if a link has ended this ring.
+    limit: Cell<u64>,
+    /// Where to ask next whether the reader has caught up, and how far into a lap to do so first.
+    turn: Cell<u64>,
+    turn_after: Cell<u64>,
+    /// Where the lap began that was come to early.
+    turned: Cell<u64>,
     /// A grown ring: for one lap only, so room that was given back is not used again.
     is_grown: bool,
-    /// Where the link stands that has ended this ring. `next` is then where nothing is free.
-    linked: Cell<Option<u64>>,
+    /// Whether a link, at `next`, has ended this ring.
+    is_linked: Cell<bool>,
     /// The first head of a batch, withheld so that all of it appears at once.
     withheld: Cell<Option<(u64, u64)>>,
 }
@@ -99,33 +112,49 @@ impl<M: Memory> Producer<M> {
     /// Stands at `next`, the end of all that was ever published here.
     pub(crate) fn new(memory: M, next: u64) -> Self {
         let cursor = Cursor::new(memory.capacity());
-        Self {
+        let producer = Self {
             memory,
             cursor,
             next: Cell::new(next),
+            skip: Cell::new(0),
             // Less cannot have been given back; the first look at the word tells more.
             released: Cell::new(next.saturating_sub(cursor.capacity())),
+            limit: Cell::new(0),
+            turn: Cell::new(u64::MAX),
+            turn_after: Cell::new(u64::MAX),
+            turned: Cell::new(0),
             is_grown: false,
-            linked: Cell::new(None),
+            is_linked: Cell::new(false),
             withheld: Cell::new(None),
-        }
+        };
+        producer.set_limit(next);
+        producer
     }
 
     /// For a grown ring: from `next` on, at most one lap.
     pub(crate) fn grown(memory: M, next: u64) -> Self {
-        Self { is_grown: true, released: Cell::new(0), ..Self::new(memory, next) }
+        let producer = Self { is_grown: true, released: Cell::new(0), ..Self::new(memory, next) };
+        producer.set_limit(next);
+        producer
     }
 
     /// For a ring that a link at `at` has ended.
     pub(crate) fn linked(memory: M, at: u64) -> Self {
         let producer = Self::new(memory, at);
-        producer.end_at(at);
+        producer.end();
         producer
+    }
+
+    /// Has laps end early where the reader keeps up: see [`look_back`](Self::look_back). What the ring then
+    /// holds at least, until the reader comes to it, is little: only for a queue that can grow.
+    pub(crate) fn turn_early(&self, after: u64) {
+        self.turn_after.set(after);
+        self.turn.set(self.next.get() + after);
     }
 
     /// Where the next record goes, or the link stands.
     pub(crate) fn position(&self) -> u64 {
-        self.linked.get().unwrap_or(self.next.get())
+        self.next.get()
     }
 
     pub(crate) fn memory(&self) -> &M {
@@ -139,50 +168,108 @@ impl<M: Memory> Producer<M> {
     /// Claims room for a payload of exactly `payload_len` bytes.
     #[inline(always)]
     pub(crate) fn reserve(&self, payload_len: u64) -> Result<Reservation, Refusal> {
+        self.reserve_next(payload_len).map_or_else(|| self.find(payload_len), Ok)
+    }
+
+    /// As [`reserve`](Self::reserve), as far as there is room behind the last record, of which we know.
+    #[inline(always)]
+    pub(crate) fn reserve_next(&self, payload_len: u64) -> Option<Reservation> {
+        let start = self.start();
+        let fits = payload_len <= self.cursor.max_payload()
+            && start + record_len(payload_len) <= self.limit.get();
+        fits.then(|| self.reservation(start, payload_len))
+    }
+
+    #[inline(always)]
+    fn start(&self) -> u64 {
+        self.next.get() + self.skip.get()
+    }
+
+    #[inline(always)]
+    fn reservation(&self, start: u64, payload_len: u64) -> Reservation {
+        let (next, cursor, is_grown) = (self.next.get(), self.cursor, self.is_grown);
+        Reservation { next, start, payload_len, cursor, is_grown }
+    }
+
+    /// As [`reserve`](Self::reserve), beyond the limit: in what was given back meanwhile, or on the next lap.
+    #[cold]
+    #[inline(never)]
+    fn find(&self, payload_len: u64) -> Result<Reservation, Refusal> {
         if payload_len > self.cursor.max_payload() {
             return Err(Refusal::TooLarge { max: self.cursor.max_payload() });
         }
-        let next = self.next.get();
-        let start = self.cursor.start(next, payload_len);
+        if self.is_linked.get() {
+            return Err(Refusal::Linked);
+        }
+        // Where even an early turn gives no room, there is none to be made.
+        self.skip.set(0);
+        self.set_limit(self.next.get());
+        let start = self.cursor.start(self.next.get(), payload_len);
         let end = start + record_len(payload_len);
         if !self.cursor.is_free(end, self.released.get()) {
             self.refresh()?;
             if !self.cursor.is_free(end, self.released.get()) {
+                self.regret();
                 return Err(Refusal::Full);
             }
         }
-        Ok(Reservation { next, start, payload_len, cursor: self.cursor, is_grown: self.is_grown })
+        self.set_limit(self.start());
+        Ok(self.reservation(start, payload_len))
     }
 
-    /// Claims what is free in one piece where the poster stands, without looking at the other side:
-    /// for a payload whose length is known only once it is written. May be too little.
-    #[cfg_attr(not(feature = "rkyv"), allow(dead_code))]
-    #[inline]
-    pub(crate) fn reserve_rest(&self) -> Option<Reservation> {
-        let next = self.next.get();
-        let free = self.released.get() + self.cursor.capacity() - next;
-        let payload_len = self
-            .cursor
-            .to_end(next)
-            .min(free.saturating_sub(HEADER_LEN))
-            .checked_sub(HEADER_LEN)?
-            .min(self.cursor.max_payload());
-        let (cursor, is_grown) = (self.cursor, self.is_grown);
-        Some(Reservation { next, start: next, payload_len, cursor, is_grown })
+    /// Where the lap was ended early, and the reader has not come to the next one, there would be room
+    /// without that: a poster of bursts had better do so later.
+    fn regret(&self) {
+        if self.released.get() < self.turned.replace(0) {
+            self.turn_after.set(self.turn_after.get().saturating_mul(TURN_LATER));
+        }
+    }
+
+    fn set_limit(&self, start: u64) {
+        // The header behind the record has to be free, too (R1).
+        let free = self.released.get() + self.cursor.capacity() - HEADER_LEN;
+        self.limit.set(free.min(start + self.cursor.to_end(start)));
     }
 
     /// Makes the first bytes of a reservation a message, visible at once.
     #[inline(always)]
     pub(crate) fn publish(&self, reservation: Reservation, what: Content) {
-        let (offset, head) = self.write_headers(&reservation, what);
+        let (offset, head, end) = self.write_headers(&reservation, what);
         // PUBLISH: pairs with the Acquire in `Consumer::peek`; the reader that sees this word sees
         // the payload, the rest of the header and the zeroed word after the record.
         self.memory.word(offset).store(head, Ordering::Release);
+        self.next.set(end);
+        if end >= self.turn.get() {
+            self.look_back(reservation.start);
+        }
+    }
+
+    /// Ends the lap early if the reader has caught up with all but the record at `last`: the next one then
+    /// goes to the beginning of the ring, whose lines are warm in the caches of both sides.
+    ///
+    /// A channel that is used one message at a time so lives in a few lines of one page. A reader that lags
+    /// behind keeps the poster away: then it is asked twice as far on, and a stream is not disturbed.
+    #[cold]
+    #[inline(never)]
+    fn look_back(&self, last: u64) {
+        let next = self.next.get();
+        let offset = self.cursor.offset(next);
+        self.turn.set(next.saturating_add(offset.max(self.turn_after.get())));
+        // What is broken, the next reservation finds.
+        let Ok(released) = self.load_released() else { return };
+        self.released.set(released);
+        if released >= last && offset >= self.turn_after.get() {
+            self.skip.set(self.cursor.to_end(next));
+            self.turned.set(self.start());
+        }
+        self.set_limit(self.start());
     }
 
     /// As [`publish`](Self::publish), but visible only at [`flush`](Self::flush).
+    #[inline]
     pub(crate) fn stage(&self, reservation: Reservation, what: Content) {
-        let (offset, head) = self.write_headers(&reservation, what);
+        let (offset, head, end) = self.write_headers(&reservation, what);
+        self.next.set(end);
         if self.withheld.get().is_none() {
             self.withheld.set(Some((offset, head)));
         } else {
@@ -207,20 +294,22 @@ impl<M: Memory> Producer<M> {
         self.memory.word(at + 8).store(detail(order, 0), Ordering::Relaxed);
         // PUBLISH: as in `publish`; who sees the link sees all that was prepared in the other ring.
         self.memory.word(at).store(link_head(flags), Ordering::Release);
-        self.end_at(at);
+        self.end();
     }
 
-    fn end_at(&self, at: u64) {
-        self.linked.set(Some(at));
-        // No record has room there, so that `reserve` need not ask whether the ring was ended.
-        self.next.set(self.released.get() + self.cursor.capacity());
+    fn end(&self) {
+        self.is_linked.set(true);
+        // No record fits, so that `reserve` need not ask.
+        self.limit.set(0);
     }
 
     /// Goes on behind the link if there is room again: half of the ring. The other ring's link back,
     /// published after this, tells the reader.
     pub(crate) fn resume(&self) -> Result<bool, Refusal> {
-        let Some(at) = self.linked.get() else { return Ok(true) };
-        let next = at + HEADER_LEN;
+        if !self.is_linked.get() {
+            return Ok(true);
+        }
+        let next = self.next.get() + HEADER_LEN;
         let released = self.load_released()?;
         if next - released > self.cursor.capacity() / 2 {
             return Ok(false);
@@ -229,7 +318,8 @@ impl<M: Memory> Producer<M> {
         self.memory.word(next).store(0, Ordering::Relaxed);
         self.released.set(released);
         self.next.set(next);
-        self.linked.set(None);
+        self.is_linked.set(false);
+        self.set_limit(self.start());
         Ok(true)
     }
 
@@ -238,30 +328,39 @@ impl<M: Memory> Producer<M> {
         Ok(self.position() - self.load_released()?)
     }
 
-    /// Writes all of a record's headers but the one that publishes it, which is returned.
+    /// Writes all of a record's headers but the one that publishes it, which is returned: its place, its
+    /// value, and the end of the record.
+    ///
+    /// A store waits until its line has come from the reader's cache, and the next one waits behind it. So
+    /// what goes to one line is stored together, and our own words are changed before or after.
     #[inline(always)]
-    fn write_headers(&self, reservation: &Reservation, what: Content) -> (u64, u64) {
+    fn write_headers(&self, reservation: &Reservation, what: Content) -> (u64, u64, u64) {
         let Content { len, tag, ports, buffers, flags } = what;
         debug_assert_eq!(reservation.next, self.next.get(), "R5");
         debug_assert!(u64::from(len) <= reservation.payload_len);
         let Reservation { next, start, .. } = *reservation;
         let end = start + record_len(u64::from(len));
-        self.next.set(end);
         // Relaxed, all three: the Release that publishes the record comes later and covers them.
         self.memory.word(end).store(0, Ordering::Relaxed);
         self.memory.word(start + 8).store(detail(tag, buffers), Ordering::Relaxed);
         if start == next {
-            return (next, message_head(len, flags, ports));
+            return (next, message_head(len, flags, ports), end);
         }
         self.memory.word(start).store(message_head(len, flags, ports), Ordering::Relaxed);
-        (next, filler_head())
+        self.begin_lap(start);
+        (next, filler_head(), end)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_lap(&self, start: u64) {
+        self.skip.set(0);
+        self.turn.set(start.saturating_add(self.turn_after.get()));
+        self.set_limit(start);
     }
 
     /// Reads how far the reader has given room back, and checks it.
     fn refresh(&self) -> Result<(), Refusal> {
-        if self.linked.get().is_some() {
-            return Err(Refusal::Linked);
-        }
         if !self.is_grown {
             self.released.set(self.load_released()?);
         }

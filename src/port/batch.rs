@@ -1,0 +1,51 @@
+//! Batches: messages that appear all at once.
+
+use crate::error::{BatchError, PostError};
+
+use super::post::Sender;
+
+impl Sender {
+    pub(super) fn flush(&self) {
+        // A fork may have come from inside the caller's iterator.
+        if self.is_original() && self.queue().flush() {
+            self.notify_reader();
+        }
+    }
+
+    /// Posts all, visible at once as far as the room allows.
+    pub(super) fn post_each<I: IntoIterator>(
+        &self,
+        messages: I,
+        post: impl Fn(I::Item) -> Result<(), PostError>,
+    ) -> Result<usize, BatchError> {
+        let batch = Batch { sender: self, outermost: !self.batching.replace(true) };
+        let mut posted = 0;
+        let mut refused = None;
+        for message in messages {
+            refused = post(message).err();
+            if refused.is_some() {
+                break;
+            }
+            posted += 1;
+        }
+        drop(batch);
+        // As after every publish: a port that was closed meanwhile makes no promise.
+        self.own_end().map_err(|source| BatchError { posted: 0, source })?;
+        refused.map_or(Ok(posted), |source| Err(BatchError { posted, source }))
+    }
+}
+
+/// Publishes what was staged, also when the caller's iterator panics.
+struct Batch<'p> {
+    sender: &'p Sender,
+    outermost: bool,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if self.outermost {
+            self.sender.batching.set(false);
+            self.sender.flush();
+        }
+    }
+}
