@@ -1,5 +1,6 @@
 //! `cargo bench --bench messages`: streams and round trips between two processes, with their floors
-//! in the same run. For ratios of two cases see `benches/ratios.rs`, which measures them by turns.
+//! in the same run. For the rivals, and for
+//! ratios of what is measured by turns, see `benches/against`.
 #![allow(missing_docs, unreachable_pub, clippy::expect_used, clippy::panic)]
 #![allow(clippy::indexing_slicing)]
 

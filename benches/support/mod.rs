@@ -1,10 +1,8 @@
-//! What the benches measure. A case runs so many steps and says how long they took; the same cases
-//! serve criterion (`benches/messages.rs`) and the paired ratios (`benches/ratios.rs`).
+//! What criterion measures (`benches/messages.rs`). A case runs so many steps and says how long they took.
 //!
 //! Cases of zeroport run between two processes, the floors and rtrb between two threads. Both ends
 //! are pinned, one to each of the first two processors. Every payload is written whole and checked
 //! whole.
-#![allow(dead_code, reason = "each bench uses its own part")]
 
 pub mod floors;
 pub mod ports;
@@ -17,11 +15,6 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 pub trait Case {
     /// Runs so many steps (messages, round trips) and says how long they took.
     fn run(&mut self, steps: u64) -> Duration;
-
-    /// How often the near end slept since it was made, where that is of interest.
-    fn sleeps(&self) -> Option<u64> {
-        None
-    }
 }
 
 /// Bytes of the payload in all cases that do not say otherwise, as words.

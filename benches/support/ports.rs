@@ -3,7 +3,6 @@
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use zeroport::{CloseReason, MessageChannel, MessagePort, RecvError, Tagged, WaitStrategy};
 
 use super::{Case, FAR, NEAR, Payload, check, payload, pin};
@@ -17,9 +16,6 @@ pub fn run_far_end() {
     let (kind, strategy) = role.split_once('/').expect("a kind and a strategy");
     let port = zeroport::parent_port().expect("a port to the bench");
     pin(FAR);
-    if kind == "close" {
-        close_as_announced(port);
-    }
     let work: fn(&MessagePort, u64) = match kind {
         "stream" => stream,
         "batches" => batches,
@@ -31,67 +27,6 @@ pub fn run_far_end() {
     };
     serve(&port, strategy_of(strategy), work);
     std::process::exit(0);
-}
-
-/// Says when it will close, does so at that time, and ends.
-fn close_as_announced(port: MessagePort) -> ! {
-    let at = now() + NOTICE;
-    port.post_pod(&nanos(at)).expect("a near end");
-    wait_until(at);
-    port.close();
-    std::process::exit(0);
-}
-
-/// Long enough for the other side to fall asleep.
-const NOTICE: Duration = Duration::from_millis(2);
-
-/// The clock that all processes share.
-fn now() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
-}
-
-fn nanos(time: Duration) -> u64 {
-    time.as_nanos() as u64
-}
-
-fn wait_until(time: Duration) {
-    while now() < time {
-        std::hint::spin_loop();
-    }
-}
-
-/// How long it takes a sleeping reader in this process to see that the other one has closed.
-pub fn close_seen() -> Duration {
-    let channel = Channel::new("close", "sleep");
-    let announced = *channel.port().recv().expect("a time").pod::<u64>().expect("a time");
-    let end = channel.port().recv().map(drop);
-    let seen = now();
-    assert_eq!(end, Err(RecvError::Closed(CloseReason::Closed)));
-    seen.saturating_sub(Duration::from_nanos(announced))
-}
-
-/// How long it takes a sleeping reader in this process to see that the other one was killed.
-pub fn death_seen() -> Duration {
-    let mut channel = Channel::new("echo", "sleep");
-    channel.port().post_pod(&1u64).expect("a far end");
-    channel.port().post_pod(&payload(0)).expect("a far end");
-    drop(channel.port().recv().expect("an answer: it is up"));
-    drop(channel.port().recv().expect("an acknowledgement"));
-    let port = channel.port.take().expect("open until dropped");
-    std::thread::scope(|scope| {
-        let killed = scope.spawn(|| {
-            pin(FAR);
-            wait_until(now() + NOTICE);
-            let at = now();
-            channel.far.kill().expect("a far end");
-            at
-        });
-        let end = port.recv().map(drop);
-        let seen = now();
-        assert_eq!(end, Err(RecvError::Closed(CloseReason::PeerDied)));
-        seen.saturating_sub(killed.join().expect("a time"))
-    })
 }
 
 fn strategy_of(name: &str) -> WaitStrategy {
@@ -311,10 +246,6 @@ impl Case for RoundTrip {
             check(self.0.port().recv().expect("an answer").pod().expect("a payload"), step);
         }
         self.0.finish(start, steps)
-    }
-
-    fn sleeps(&self) -> Option<u64> {
-        Some(self.0.port().sleeps())
     }
 }
 
