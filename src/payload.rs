@@ -91,7 +91,8 @@ impl EncodeWriter<'_> {
         let Room::Scratch(bytes, limit) = &mut self.room else { return false };
         let is_allowed = to <= *limit;
         if is_allowed {
-            bytes.resize(to.next_power_of_two().max(MIN_SCRATCH), 0);
+            let step = to.next_power_of_two().clamp(MIN_SCRATCH, MAX_STEP);
+            bytes.resize(to.next_multiple_of(step), 0);
         }
         is_allowed
     }
@@ -182,6 +183,8 @@ pub(crate) struct Scratch {
 }
 
 const MIN_SCRATCH: usize = 512;
+/// Twice as much as is needed, but not when it is much.
+const MAX_STEP: usize = 1 << 20;
 /// More is not kept: whoever has posted one long value would hold it.
 const MAX_SCRATCH: usize = 64 << 10;
 
@@ -198,8 +201,8 @@ impl Scratch {
 
     #[inline]
     pub(crate) fn put_back(mut self: Box<Self>) {
-        if self.bytes.len() > MAX_SCRATCH {
-            self.bytes = Vec::new();
+        if self.bytes.len() > MAX_SCRATCH || self.arena.shrink() > MAX_SCRATCH {
+            *self = Self::default();
         }
         // Fails only when the thread is ending.
         let _ = SCRATCH.try_with(|place| place.set(Some(self)));

@@ -549,3 +549,45 @@ fn a_held_message_in_the_first_ring_makes_nothing_full() {
         }
     }
 }
+
+// What is left of the limit may be enough for a small ring only. The message goes into the first one, later.
+#[test]
+fn a_grown_ring_that_is_smaller_than_the_first_makes_nothing_too_large() {
+    const LIMIT: u64 = 1 << 20;
+    for used in [64 << 10, LIMIT as usize - (16 << 10)] {
+        let (port1, port2) = open(ChannelOptions::new().capacity(64 << 10).limit(LIMIT));
+        for number in 0..52 {
+            port1.post_bytes(&long_pattern(number, 64)).unwrap();
+            assert!(port2.recv().unwrap().bytes() == long_pattern(number, 64));
+        }
+        port1.post_bytes_with(b"", Buffer::new(used).unwrap()).unwrap();
+        let held = port2.recv().unwrap();
+        for number in 0..2_000 {
+            let large = port1.try_post_bytes(&long_pattern(number, 20_000));
+            assert!(large.is_ok() || is_full(&large), "{large:?}");
+            let small = port1.try_post_bytes(&long_pattern(number, 64));
+            if is_full(&large) && is_full(&small) {
+                break;
+            }
+        }
+        drop(held);
+        while port2.try_recv().is_ok() {}
+        port1.try_post_bytes(&long_pattern(7, 20_000)).unwrap();
+        assert!(port2.recv().unwrap().bytes() == long_pattern(7, 20_000));
+    }
+}
+
+#[test]
+fn a_large_message_with_a_list_takes_no_ring_from_a_loan() {
+    let (port1, port2) = open(OPTIONS.limit(1 << 20));
+    let (port3, _port4) = open(OPTIONS);
+    (0..8).for_each(|number| port1.post_bytes(&long_pattern(number, 1000)).unwrap());
+    (0..8).for_each(|number| assert!(port2.recv().unwrap().bytes() == long_pattern(number, 1000)));
+    let mut loan = port1.reserve(5).unwrap();
+    loan.copy_from_slice(b"loan!");
+    // More than the limit allows beside a grown ring.
+    let refused = port1.try_post_bytes_with(&vec![2; (1 << 20) - 4096], port3).unwrap_err();
+    assert!(matches!(refused.source, PostError::Busy), "{refused}");
+    loan.publish(5).unwrap();
+    assert_eq!(port2.recv().unwrap().bytes(), b"loan!");
+}

@@ -105,8 +105,8 @@ impl Sender {
         match self.queue().reserve(len) {
             Ok(room) if !room.is_grown() => Ok(Some(room)),
             Ok(room) => self.back_with_memory(room, len),
-            Err(Refusal::Full | Refusal::Linked) => Ok(None),
-            Err(Refusal::TooLarge { max }) => Err(PostError::TooLarge { len, max }),
+            // Too large is it only for a grown ring that is smaller than the first one.
+            Err(Refusal::Full | Refusal::Linked | Refusal::TooLarge { .. }) => Ok(None),
             Err(Refusal::Broken) => Err(self.violated()),
         }
     }
@@ -214,7 +214,12 @@ impl Sender {
     }
 
     fn grow(&self, len: u64, patience: Patience) -> Result<bool, PostError> {
-        let Some(capacity) = self.next_capacity(len)? else { return Ok(false) };
+        let Some(capacity) = self.next_capacity(len)? else {
+            self.queue().first().turn_late();
+            return Ok(false);
+        };
+        // Who needs more than its ring had better use all of it.
+        self.queue().first().turn_late();
         let os = |error: rustix::io::Errno| PostError::Os(error.into());
         let segment = Segment::create(Shape::grown(capacity)).map_err(os)?;
         let chunk = CHUNK.max(2 * record_len(len)).min(capacity);

@@ -151,7 +151,9 @@ impl Sender {
         patience: Patience,
         list: TransferList,
     ) -> Result<(), TransferError> {
-        match self.make_large(bytes.len() as u64, patience) {
+        // To find room for it, the queue may let a ring go: not while a part of it is lent out.
+        let large = self.check_loan().and_then(|()| self.make_large(bytes.len() as u64, patience));
+        match large {
             Ok(mut large) => {
                 large.bytes_mut().copy_from_slice(bytes);
                 self.post_filled(large, bytes.len(), tag, patience, list)

@@ -54,7 +54,8 @@ impl Sender {
         value: &T,
         patience: Patience,
     ) -> Result<(), PostError> {
-        self.post_raw(bytemuck::bytes_of(value), plain_data_tag::<T>(), patience)
+        let bytes = bytemuck::bytes_of(value);
+        self.post_written(bytes.len(), plain_data_tag::<T>(), patience, |place| place.write(bytes))
     }
 
     /// Posts a slice of plain data as one message. See

@@ -31,6 +31,8 @@ const ELASTIC: u64 = 16;
 /// Bytes of a lap after which it may end early: one page, and enough messages that the question whether the
 /// reader has caught up, which takes a line from it, costs each of them little.
 const TURN_AFTER: u64 = 4096;
+/// And at least one in so many of its bytes: positions do not grow faster than that.
+const MAX_SKIP: u64 = 16;
 
 /// The longest payload of all.
 pub(super) const MAX_PAYLOAD: u64 = 4 << 30;
@@ -108,8 +110,9 @@ impl Sender {
         let limit = *endpoint.side().of(&shape.limit);
         let is_warm = shape.reuse && endpoint.trust() == Trust::Trusted;
         let first = queue.first();
-        if limit >= ELASTIC * first.cursor().capacity() {
-            first.turn_early(TURN_AFTER);
+        let capacity = first.cursor().capacity();
+        if limit >= ELASTIC * capacity && sent == 0 {
+            first.turn_early(TURN_AFTER.max(capacity / MAX_SKIP));
         }
         Self {
             growth: Growth::new(limit, sent, &queue),
@@ -233,13 +236,25 @@ impl Sender {
         tag: u32,
         patience: Patience,
     ) -> Result<(), PostError> {
-        let (first, len) = (self.queue.first(), bytes.len());
+        self.post_written(bytes.len(), tag, patience, |place| place.copy(bytes))
+    }
+
+    /// As [`post_raw`](Self::post_raw), with a payload of `len` bytes that `write` writes.
+    #[inline(always)]
+    pub(super) fn post_written(
+        &self,
+        len: usize,
+        tag: u32,
+        patience: Patience,
+        write: impl FnOnce(Place<'_>),
+    ) -> Result<(), PostError> {
+        let first = self.queue.first();
         let next = if self.is_ready() { first.reserve_next(len as u64) } else { None };
         let place = match &next {
             Some(reservation) => first.memory().place(reservation),
             None => self.find_place(len, patience)?,
         };
-        place.write(bytes);
+        write(place);
         match next {
             Some(reservation) => self.publish_next(reservation, len, tag),
             None => self.publish_found(len, tag, patience),

@@ -127,6 +127,10 @@ impl Sender {
             flags |= OUTSIDE;
         }
         self.growth().sent.add(bytes);
+        if bytes > 0 {
+            // Less is left for larger rings: so all of the first one is needed.
+            self.queue().first().turn_late();
+        }
         if let Some(large) = large {
             self.sent_large(large);
         }

@@ -233,6 +233,7 @@ impl Waits {
         if paid {
             self.spin.set((spin * 2).clamp(SPIN_MIN, SPIN_MAX));
             self.probe_every.set(PROBE_EVERY);
+            self.until_probe.set(self.until_probe.get().min(PROBE_EVERY));
         } else {
             self.spin.set(if spin > SPIN_MIN { spin / 2 } else { 0 });
         }

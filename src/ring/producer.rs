@@ -78,9 +78,6 @@ pub(crate) enum Refusal {
     Linked,
 }
 
-/// After an early turn that was a mistake, this times as many.
-const TURN_LATER: u64 = 8;
-
 /// The posting half of a ring.
 #[derive(Debug)]
 pub(crate) struct Producer<M> {
@@ -98,8 +95,6 @@ pub(crate) struct Producer<M> {
     /// Where to ask next whether the reader has caught up, and how far into a lap to do so first.
     turn: Cell<u64>,
     turn_after: Cell<u64>,
-    /// Where the lap began that was come to early.
-    turned: Cell<u64>,
     /// A grown ring: for one lap only, so room that was given back is not used again.
     is_grown: bool,
     /// Whether a link, at `next`, has ended this ring.
@@ -122,7 +117,6 @@ impl<M: Memory> Producer<M> {
             limit: Cell::new(0),
             turn: Cell::new(u64::MAX),
             turn_after: Cell::new(u64::MAX),
-            turned: Cell::new(0),
             is_grown: false,
             is_linked: Cell::new(false),
             withheld: Cell::new(None),
@@ -145,11 +139,18 @@ impl<M: Memory> Producer<M> {
         producer
     }
 
-    /// Has laps end early where the reader keeps up: see [`look_back`](Self::look_back). What the ring then
-    /// holds at least, until the reader comes to it, is little: only for a queue that can grow.
+    /// Has laps end early where the reader keeps up, once so many bytes of one were used: see
+    /// [`look_back`](Self::look_back). Until the reader comes along, that is all that the ring then holds: so
+    /// only for a queue that can grow.
     pub(crate) fn turn_early(&self, after: u64) {
         self.turn_after.set(after);
         self.turn.set(self.next.get() + after);
+    }
+
+    /// Has no lap end early any more.
+    pub(crate) fn turn_late(&self) {
+        self.turn_after.set(u64::MAX);
+        self.turn.set(u64::MAX);
     }
 
     /// Where the next record goes, or the link stands.
@@ -209,20 +210,11 @@ impl<M: Memory> Producer<M> {
         if !self.cursor.is_free(end, self.released.get()) {
             self.refresh()?;
             if !self.cursor.is_free(end, self.released.get()) {
-                self.regret();
                 return Err(Refusal::Full);
             }
         }
         self.set_limit(self.start());
         Ok(self.reservation(start, payload_len))
-    }
-
-    /// Where the lap was ended early, and the reader has not come to the next one, there would be room
-    /// without that: a poster of bursts had better do so later.
-    fn regret(&self) {
-        if self.released.get() < self.turned.replace(0) {
-            self.turn_after.set(self.turn_after.get().saturating_mul(TURN_LATER));
-        }
     }
 
     fn set_limit(&self, start: u64) {
@@ -260,7 +252,6 @@ impl<M: Memory> Producer<M> {
         self.released.set(released);
         if released >= last && offset >= self.turn_after.get() {
             self.skip.set(self.cursor.to_end(next));
-            self.turned.set(self.start());
         }
         self.set_limit(self.start());
     }

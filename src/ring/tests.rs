@@ -377,33 +377,6 @@ fn too_large_is_told_from_full() {
     assert_eq!(refusal, Err(Refusal::TooLarge { max: 2016 }));
 }
 
-/// After an early turn there is less room until the reader comes along; who needed more turns later.
-#[test]
-fn an_early_turn_that_was_a_mistake_is_not_made_again() {
-    let mut twins = Twins::turning_early(4096, 512);
-    let mut turned = Vec::new();
-    for number in 0..200 {
-        // A message at a time, and after each turn a burst that waits.
-        let rest = 4096 - twins.next % 4096;
-        let reservation = twins.reserve(48).unwrap();
-        if reservation.payload_offset() == HEADER_LEN && (64..4096).contains(&rest) {
-            turned.push(number);
-        }
-        twins.post(reservation, 48, true);
-        if turned.last() == Some(&number) {
-            while let Some(reservation) = twins.reserve(48) {
-                twins.post(reservation, 48, true);
-            }
-        }
-        while !twins.said.is_empty() {
-            twins.take();
-            twins.release(0);
-        }
-        twins.give_back();
-    }
-    assert_eq!(turned, [8], "after 512 bytes, and then not before a whole lap");
-}
-
 #[test]
 fn a_position_that_runs_backwards_is_refused() {
     let mut twins = Twins::new(128);
