@@ -13,7 +13,9 @@ const ROUND: u64 = 64;
 /// After so many rounds this process is registered for barriers: 65 536 posts.
 const WARM_UP: u64 = 1100;
 
-const CASES: [(&str, fn(&Ports)); 5] = [
+type Case = (&'static str, fn(&Ports));
+
+const CASES: [Case; 5] = [
     ("stream", stream),
     ("round_trip", round_trip),
     ("batched", batched),

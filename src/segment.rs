@@ -225,10 +225,6 @@ impl Deref for Words {
     }
 }
 
-const CHUNK: usize = 16;
-/// What is longer is better left to `memcpy`.
-const MAX_CHUNKED: usize = 1024;
-
 /// Where the payload of a message goes, in whatever memory: so that there is one write, from registers if
 /// the value is there.
 #[derive(Clone, Copy)]
@@ -247,29 +243,6 @@ impl<'a> Place<'a> {
     /// The same, for as long as its memory is held by something else than what it was borrowed from.
     pub(crate) fn held<'b>(self) -> Place<'b> {
         Place { start: self.start, len: self.len, _memory: PhantomData }
-    }
-
-    /// As [`write`](Self::write), for bytes whose number is known only now: 16 at a time, in lines that are
-    /// each stored as a whole, while `memcpy` stores across them.
-    #[inline]
-    pub(crate) fn copy(self, bytes: &[u8]) {
-        if bytes.len() > MAX_CHUNKED {
-            return self.write(bytes);
-        }
-        if bytes.len() > self.len {
-            return;
-        }
-        let (chunks, rest) = bytes.as_chunks::<CHUNK>();
-        for (index, chunk) in chunks.iter().enumerate() {
-            // SAFETY: S1: inside the place, which is as long as all chunks.
-            let start = unsafe { self.start.add(CHUNK * index) };
-            // SAFETY: S1, S3: as in `write`.
-            unsafe { std::ptr::copy_nonoverlapping(chunk.as_ptr(), start, CHUNK) };
-        }
-        // SAFETY: S1: inside the place, or at its end.
-        let start = unsafe { self.start.add(bytes.len() - rest.len()) };
-        // SAFETY: S1, S3: as in `write`.
-        unsafe { std::ptr::copy_nonoverlapping(rest.as_ptr(), start, rest.len()) };
     }
 
     /// Writes bytes; nothing if they are more than there is place for.

@@ -54,8 +54,7 @@ impl Sender {
         value: &T,
         patience: Patience,
     ) -> Result<(), PostError> {
-        let bytes = bytemuck::bytes_of(value);
-        self.post_written(bytes.len(), plain_data_tag::<T>(), patience, |place| place.write(bytes))
+        self.post_raw(bytemuck::bytes_of(value), plain_data_tag::<T>(), patience)
     }
 
     /// Posts a slice of plain data as one message. See

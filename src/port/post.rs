@@ -236,25 +236,13 @@ impl Sender {
         tag: u32,
         patience: Patience,
     ) -> Result<(), PostError> {
-        self.post_written(bytes.len(), tag, patience, |place| place.copy(bytes))
-    }
-
-    /// As [`post_raw`](Self::post_raw), with a payload of `len` bytes that `write` writes.
-    #[inline(always)]
-    pub(super) fn post_written(
-        &self,
-        len: usize,
-        tag: u32,
-        patience: Patience,
-        write: impl FnOnce(Place<'_>),
-    ) -> Result<(), PostError> {
-        let first = self.queue.first();
+        let (first, len) = (self.queue.first(), bytes.len());
         let next = if self.is_ready() { first.reserve_next(len as u64) } else { None };
         let place = match &next {
             Some(reservation) => first.memory().place(reservation),
             None => self.find_place(len, patience)?,
         };
-        write(place);
+        place.write(bytes);
         match next {
             Some(reservation) => self.publish_next(reservation, len, tag),
             None => self.publish_found(len, tag, patience),
