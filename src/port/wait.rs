@@ -116,7 +116,7 @@ impl Waits {
         for _ in 0..if worth_it { QUICK_LOOKS } else { 0 } {
             let found = look(Look::Quick);
             if found.is_some() {
-                self.learn(true);
+                self.has_paid(Duration::ZERO);
                 return found;
             }
             spin_loop();
@@ -173,7 +173,7 @@ impl Waits {
         loop {
             for _ in 0..QUICK_LOOKS {
                 if let Some(found) = look(Look::Quick) {
-                    self.learn(true);
+                    self.has_paid(start.elapsed());
                     return Some(found);
                 }
                 spin_loop();
@@ -190,7 +190,7 @@ impl Waits {
                     self.ask_for_room(place.word);
                 }
                 Some(limit) if start.elapsed() >= limit => {
-                    self.learn(false);
+                    self.was_vain();
                     return None;
                 }
                 _ => {}
@@ -226,17 +226,19 @@ impl Waits {
         (nanos > 0).then(|| Duration::from_nanos(nanos.into()))
     }
 
-    /// Spins longer after a spin that paid, shorter after one that did not, and in the end not at all: two
-    /// sides on one processor only keep each other from it.
-    fn learn(&self, paid: bool) {
-        let spin = self.spin.get();
-        if paid {
-            self.spin.set((spin * 2).clamp(SPIN_MIN, SPIN_MAX));
-            self.probe_every.set(PROBE_EVERY);
-            self.until_probe.set(self.until_probe.get().min(PROBE_EVERY));
-        } else {
-            self.spin.set(if spin > SPIN_MIN { spin / 2 } else { 0 });
-        }
+    /// A spin has paid after so long: the next may take twice as long, and longer than this one might have.
+    fn has_paid(&self, after: Duration) {
+        let seen = u32::try_from(2 * after.as_nanos()).unwrap_or(SPIN_MAX);
+        self.spin.set((self.spin.get() * 2).max(seen).clamp(SPIN_MIN, SPIN_MAX));
+        self.probe_every.set(PROBE_EVERY);
+        self.until_probe.set(self.until_probe.get().min(PROBE_EVERY));
+    }
+
+    /// A spin was in vain. One after the other makes them shorter, and in the end there is none: two sides on
+    /// one processor only keep each other from it. A single one says little.
+    fn was_vain(&self) {
+        let spin = self.spin.get() - self.spin.get() / 8;
+        self.spin.set(if spin > SPIN_MIN { spin } else { 0 });
     }
 
     /// Arms, looks, sleeps once. `None` is "look again".
@@ -314,4 +316,44 @@ pub(super) fn is_past(deadline: Option<Instant>) -> bool {
 fn soon(deadline: Option<Instant>) -> Option<Instant> {
     let soon = Instant::now() + UNFENCED_DELAY;
     Some(deadline.map_or(soon, |at| at.min(soon)))
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_nanos(SPIN_MAX as u64);
+
+    fn adaptive() -> Waits {
+        Waits::new(Half::Receiver, WaitStrategy::Adaptive, &AtomicU32::new(0))
+    }
+
+    /// Waits in vain until one spins as long as it may; how many did not spin at all.
+    fn vain_until_probe(waits: &Waits) -> u32 {
+        let patience = std::iter::repeat_with(|| waits.patience().inspect(|_| waits.was_vain()));
+        patience.take_while(|spin| *spin != Some(LONGEST)).filter(Option::is_none).count() as u32
+    }
+
+    #[test]
+    fn what_never_pays_is_tried_ever_more_seldom() {
+        let waits = adaptive();
+        assert_eq!(waits.patience(), Some(LONGEST), "at first");
+        (0..64).for_each(|_| waits.was_vain());
+        let probes: Vec<_> = (0..7).map(|_| vain_until_probe(&waits)).collect();
+        assert_eq!(probes[1..], [64, 128, 256, 512, 1024, 1024]);
+    }
+
+    #[test]
+    fn what_has_paid_is_tried_again() {
+        let waits = adaptive();
+        (0..64).for_each(|_| waits.was_vain());
+        (0..5).for_each(|_| drop(vain_until_probe(&waits)));
+        waits.has_paid(Duration::from_micros(20));
+        assert_eq!(waits.patience(), Some(Duration::from_micros(40)), "twice as long as it took");
+        waits.was_vain();
+        assert_eq!(waits.patience(), Some(Duration::from_micros(35)), "one outlier is no rule");
+        (0..64).for_each(|_| waits.was_vain());
+        assert!(vain_until_probe(&waits) <= PROBE_EVERY, "and soon there is a probe");
+    }
 }
