@@ -348,7 +348,9 @@ mod tests {
     fn what_has_paid_is_tried_again() {
         let waits = adaptive();
         (0..64).for_each(|_| waits.was_vain());
-        (0..5).for_each(|_| drop(vain_until_probe(&waits)));
+        for _ in 0..5 {
+            vain_until_probe(&waits);
+        }
         waits.has_paid(Duration::from_micros(20));
         assert_eq!(waits.patience(), Some(Duration::from_micros(40)), "twice as long as it took");
         waits.was_vain();
