@@ -1,6 +1,5 @@
-//! `cargo bench --bench messages`: streams and round trips between two processes, with their floors
-//! in the same run. For the rivals, and for
-//! ratios of what is measured by turns, see `benches/against`.
+//! `cargo bench --bench messages`: streams, round trips and transfers between two processes, each by itself and
+//! compared with its last run. For floors and rivals, measured by turns with these, see `benches/against`.
 #![allow(missing_docs, unreachable_pub, clippy::expect_used, clippy::panic)]
 #![allow(clippy::indexing_slicing)]
 
@@ -11,7 +10,6 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput};
 
 use support::Case;
-use support::floors::{CacheLine, Memcpy, Rtrb, Seqpacket};
 use support::ports::{Batches, Bounce, Fresh, ReplyStream, RoundTrip, Stream, Typed, run_far_end};
 
 fn main() {
@@ -24,17 +22,13 @@ fn main() {
 
     let mut streams = criterion.benchmark_group("stream");
     streams.throughput(Throughput::Elements(1));
-    measure(&mut streams, "floor: memcpy 64 B", Memcpy::new);
-    measure(&mut streams, "floor: rtrb 64 B between threads", Rtrb::new);
     measure(&mut streams, "raw 64 B", Stream::new);
     measure(&mut streams, "raw 64 B, batches of 64", Batches::new);
     measure(&mut streams, "typed: id, name, 16 floats", Typed::new);
     streams.finish();
 
     let mut trips = criterion.benchmark_group("round trip");
-    measure(&mut trips, "floor: cache line", CacheLine::new);
     measure(&mut trips, "spin 64 B", || RoundTrip::new("spin"));
-    measure(&mut trips, "floor: seqpacket 64 B", Seqpacket::new);
     measure(&mut trips, "sleep 64 B", || RoundTrip::new("sleep"));
     measure(&mut trips, "adaptive 64 B", || RoundTrip::new("adaptive"));
     trips.finish();

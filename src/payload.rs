@@ -57,7 +57,7 @@ impl<T> Readable for T where
 {
 }
 
-/// The rkyv serialiser that writes into a ring.
+/// The rkyv serialiser of a value that is posted.
 pub type Encoder<'a> = HighSerializer<EncodeWriter<'a>, ArenaHandle<'a>, EncodeError>;
 
 /// Where an archive goes.

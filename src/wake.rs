@@ -142,7 +142,7 @@ pub(crate) fn must_ring(word: &AtomicU32, registered: bool) -> bool {
     must_ring_fenced(word)
 }
 
-#[cold]
+// Out of line: beside a fence a call costs nothing, and who streams does not come here.
 #[inline(never)]
 fn must_ring_fenced(word: &AtomicU32) -> bool {
     // WAKE: pairs with the fence in `Waiter::arm`.

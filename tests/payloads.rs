@@ -389,7 +389,7 @@ fn serialisers_that_post_values_that_post_end_from_the_inside_out() {
     assert_eq!(port2.try_recv().unwrap_err(), RecvError::Empty);
 }
 
-// The outer value finds too little room at the first try, so it is measured and serialised again.
+// The outer value is serialised before it finds room, and what is posted inside may take the last of that.
 #[test]
 fn a_serialiser_that_posts_into_a_ring_that_gets_full() {
     for payload in [1900, 1000, 500] {

@@ -1,10 +1,8 @@
 //! What criterion measures (`benches/messages.rs`). A case runs so many steps and says how long they took.
 //!
-//! Cases of zeroport run between two processes, the floors and rtrb between two threads. Both ends
-//! are pinned, one to each of the first two processors. Every payload is written whole and checked
-//! whole.
+//! All run between two processes, which are pinned, one to each of the first two processors. Every payload is
+//! written whole and checked whole.
 
-pub mod floors;
 pub mod ports;
 
 use std::time::Duration;

@@ -27,6 +27,14 @@ impl Bells {
         *lying -= 1;
     }
 
+    /// As [`take`](Self::take), but leaves it there.
+    pub(super) fn hear(&self) {
+        let mut lying = self.lying.lock().unwrap();
+        while *lying == 0 {
+            lying = self.rung.wait(lying).unwrap();
+        }
+    }
+
     pub(super) fn clear(&self) {
         *self.lying.lock().unwrap() = 0;
     }

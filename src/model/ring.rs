@@ -115,12 +115,19 @@ fn records_of_one_length_one_after_the_other() {
 
 #[test]
 fn laps_that_end_early() {
-    // After each record the poster asks whether the reader has caught up, and goes back to the beginning.
-    check(None, || {
+    // After each record the poster asks whether the reader has caught up, and goes back to the beginning. (Not
+    // loom's: it is for all runs together.)
+    static HAS_TURNED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::Relaxed;
+    check(None, move || {
         let (poster, reader) = sides(0);
         poster.turn_early(16);
         let posting = thread::spawn(move || {
-            (1..=3).take_while(|value| post(&poster, 16, *value).is_ok()).count() as u64
+            let posted = (1..=3).take_while(|value| post(&poster, 16, *value).is_ok()).count();
+            if posted == 3 && poster.position() > 3 * 32 {
+                HAS_TURNED.store(true, order);
+            }
+            posted as u64
         });
         let mut next = 1;
         read(&reader, &mut next, 3);
@@ -128,6 +135,7 @@ fn laps_that_end_early() {
         read(&reader, &mut next, 3);
         assert_eq!(next, posted + 1, "all that was posted, once each");
     });
+    assert!(HAS_TURNED.load(order), "in some run");
 }
 
 #[test]

@@ -82,7 +82,7 @@ enum Start {
 }
 
 /// Waits for the changes one by one. Returns how often it went to sleep.
-fn wait_for_all(shared: &Shared, sleeper: &Sleeper, bed: &OneLine<'_>, changes: u64) -> u32 {
+fn wait_for_all(shared: &Shared, sleeper: &Sleeper, bed: &impl Bed, changes: u64) -> u32 {
     let asleep = Asleep::default();
     let mut sleeps = 0;
     for change in 1..=changes {
@@ -238,6 +238,47 @@ fn an_adopter_that_does_not_inherit_sleeps_for_ever() {
             wait_for_all(&shared, &sleeper, &bed, 1);
         }
         giving.join().unwrap();
+        ringing.join().unwrap();
+    });
+}
+
+/// As [`OneLine`], for who leaves the bell that has woken it on the line.
+struct Leaving<'a>(&'a Bells, &'a Sleeper);
+
+impl Bed for Leaving<'_> {
+    fn barrier(&self) -> bool {
+        unreachable!("nobody streams here")
+    }
+
+    fn wait(&self) -> bool {
+        self.0.hear();
+        self.1.leave_bell();
+        false
+    }
+
+    fn wait_shortly(&self) -> bool {
+        unreachable!("barriers are never refused here")
+    }
+
+    fn clear(&self) {
+        self.0.clear();
+    }
+
+    fn kick(&self, _: Half) {
+        unreachable!("the other half never sleeps here")
+    }
+}
+
+#[test]
+fn a_bell_that_is_left_is_heard_once() {
+    check(Some(3), || {
+        let shared = shared();
+        let ringer = Arc::clone(&shared);
+        let ringing = thread::spawn(move || make_all(&ringer, 2, false, 0));
+        let sleeper = Sleeper::new(Half::Receiver, &shared.word);
+        let sleeps = wait_for_all(&shared, &sleeper, &Leaving(&shared.bells, &sleeper), 2);
+        // For each change once, and once for a bell that came late.
+        assert!(sleeps <= 3, "{sleeps} sleeps");
         ringing.join().unwrap();
     });
 }

@@ -25,6 +25,9 @@ use super::{Closer, PeerState, Trust};
 /// Bytes read without a wait that make a burst, and pauses at its end.
 const BURST: u64 = 512;
 const BURST_PAUSES: u32 = 32;
+/// More links than a queue within any limit has without a record between them.
+const MAX_LINKS: u32 = 1024;
+
 /// What was found for who wants the next message. It fits in two registers: a [`Message`] would be copied.
 enum Next {
     /// A record as most are: [`Receiver::peek_in_place`] finds it.
@@ -34,9 +37,6 @@ enum Next {
     Empty,
     Refused(Box<RecvError>),
 }
-
-/// More links than a queue within any limit has without a record between them.
-const MAX_LINKS: u32 = 1024;
 
 /// The receiving half of a [`MessagePort`](crate::MessagePort), for a thread of its own.
 ///
