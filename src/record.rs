@@ -3,13 +3,14 @@
 //! ```text
 //!         byte 0        4      5        6         8            12         14         16
 //!              ┌────────┬──────┬────────┬─────────┬────────────┬──────────┬──────────┐
-//!              │ length │ kind │ flags  │ ports   │ type tag   │ buffers  │ reserved │ payload …
-//!              │  u32   │  u8  │   u8   │   u16   │    u32     │   u16    │ u16 = 0  │
+//!              │ length │ kind │ flags  │ ports   │ type tag   │ buffers  │ gap      │ payload …
+//!              │  u32   │  u8  │   u8   │   u16   │    u32     │   u16    │   u16    │
 //!              └────────┴──────┴────────┴─────────┴────────────┴──────────┴──────────┘
 //!               ╰──── head: zero = not published ─╯╰───────────── detail ────────────╯
 //! ```
 //!
-//! All fields are little-endian. `kind` is never 0, so a published head is never 0.
+//! All fields are little-endian. `kind` is never 0, so a published head is never 0. The next header comes
+//! after the payload, its padding, and `gap` times sixteen bytes more.
 //!
 //! * A **message** whose flags say *outside* has memory outside the ring; its payload in the ring then
 //!   begins with an [`Outside`]. If its payload is large, nothing comes after that.
@@ -107,9 +108,9 @@ pub(crate) const fn link_head(flags: u8) -> u64 {
     (KIND_LINK as u64) << 32 | (flags as u64) << 40
 }
 
-/// The second word of a header.
-pub(crate) const fn detail(tag: u32, buffers: u16) -> u64 {
-    tag as u64 | (buffers as u64) << 32
+/// The second word of a header; `gap` in bytes.
+pub(crate) const fn detail(tag: u32, buffers: u16, gap: u64) -> u64 {
+    tag as u64 | (buffers as u64) << 32 | (gap / HEADER_LEN) << 48
 }
 
 /// The type tag in the second word.
@@ -120,6 +121,11 @@ pub(crate) const fn tag_of(detail: u64) -> u32 {
 /// The number of buffers in the second word.
 pub(crate) const fn buffers_of(detail: u64) -> u16 {
     (detail >> 32) as u16
+}
+
+/// The bytes between a record and the next header.
+pub(crate) const fn gap_of(detail: u64) -> u64 {
+    (detail >> 48) * HEADER_LEN
 }
 
 /// Reads a head. Every 64-bit value has a meaning, most of them [`Head::Broken`].

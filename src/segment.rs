@@ -12,6 +12,7 @@
 //!   this process writes there) or a trusted other side (which does not write what it published).
 #![allow(unsafe_code)]
 
+use std::hint;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -225,6 +226,31 @@ impl Deref for Words {
     }
 }
 
+/// The most bytes that are copied at once. From 2 KiB on `memcpy` takes an instruction (`rep movsb`) that is slow
+/// where the lines are in another processor's cache: 1.5 µs for 4 KiB in place of 0.5.
+const PIECE: usize = 1024;
+
+/// Copies bytes to where the other side has read before.
+///
+/// # Safety
+///
+/// That of `std::ptr::copy_nonoverlapping`.
+#[inline(always)]
+unsafe fn copy(bytes: &[u8], to: *mut u8) {
+    let mut done = 0;
+    while bytes.len() - done > PIECE {
+        // SAFETY: as the caller says, for a part of it.
+        let (from, to) = unsafe { (bytes.as_ptr().add(done), to.add(done)) };
+        // SAFETY: the same.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, hint::black_box(PIECE)) };
+        done += PIECE;
+    }
+    // SAFETY: as the caller says, for what is left.
+    let (from, to) = unsafe { (bytes.as_ptr().add(done), to.add(done)) };
+    // SAFETY: the same.
+    unsafe { std::ptr::copy_nonoverlapping(from, to, bytes.len() - done) };
+}
+
 /// Where the payload of a message goes, in whatever memory: so that there is one write, from registers if
 /// the value is there.
 #[derive(Clone, Copy)]
@@ -250,7 +276,7 @@ impl<'a> Place<'a> {
     pub(crate) fn write(self, bytes: &[u8]) {
         if bytes.len() <= self.len {
             // SAFETY: S1, S3: so much room is held by the one who posts (R5), who writes at once.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, bytes.len()) };
+            unsafe { copy(bytes, self.start) };
         }
     }
 }
@@ -341,7 +367,7 @@ impl Region {
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> bool {
         let Some(start) = self.checked(offset, bytes.len()) else { return false };
         // SAFETY: S1 (checked), S3: a raw copy; `bytes` is private memory or other room of ours.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };
+        unsafe { copy(bytes, start) };
         true
     }
 

@@ -115,13 +115,13 @@ fn records_of_one_length_one_after_the_other() {
 
 #[test]
 fn laps_that_end_early() {
-    // After each record the poster asks whether the reader has caught up, and goes back to the beginning. (Not
-    // loom's: it is for all runs together.)
+    // After each record the poster asks whether the reader has caught up, and goes back to the beginning; the
+    // next one then has a gap behind it. (Not loom's: it is for all runs together.)
     static HAS_TURNED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
     let order = std::sync::atomic::Ordering::Relaxed;
     check(None, move || {
         let (poster, reader) = sides(0);
-        poster.turn_early(16);
+        poster.turn_early(16, 16);
         let posting = thread::spawn(move || {
             let posted = (1..=3).take_while(|value| post(&poster, 16, *value).is_ok()).count();
             if posted == 3 && poster.position() > 3 * 32 {

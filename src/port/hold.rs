@@ -90,9 +90,22 @@ impl Hold {
         deadline: Option<Instant>,
         mut look: impl FnMut(Look) -> Option<T>,
     ) -> Option<T> {
-        if let Some(found) = self.waits.glance(&mut look) {
-            return Some(found);
-        }
+        let mut found = None;
+        self.waits.glance(|| {
+            found = look(Look::Quick);
+            found.is_some()
+        });
+        found.or_else(|| self.wait_longer(word, deadline, look))
+    }
+
+    /// As [`wait`](Self::wait), for who has glanced.
+    #[cold]
+    pub(super) fn wait_longer<T>(
+        &self,
+        word: &AtomicU32,
+        deadline: Option<Instant>,
+        look: impl FnMut(Look) -> Option<T>,
+    ) -> Option<T> {
         let line = self.line()?;
         self.waits.wait(Place { endpoint: &self.endpoint, line: &line, word }, deadline, look)
     }

@@ -204,7 +204,7 @@ impl<'p> Message<'p> {
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
         match &*self.aside {
-            None => self.receiver.payload(self.to, self.what as u32),
+            None => self.receiver.payload(self.from, self.what as u32),
             Some(aside) => aside.bytes(self.receiver),
         }
     }

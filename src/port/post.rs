@@ -33,6 +33,8 @@ const ELASTIC: u64 = 16;
 const TURN_AFTER: u64 = 4096;
 /// And at least one in so many of its bytes: positions do not grow faster than that.
 const MAX_SKIP: u64 = 16;
+/// How far apart messages lie then: two cache lines, which the processor's prefetcher moves as one.
+const APART: u64 = 128;
 
 /// The longest payload of all.
 pub(super) const MAX_PAYLOAD: u64 = 4 << 30;
@@ -112,7 +114,7 @@ impl Sender {
         let first = queue.first();
         let capacity = first.cursor().capacity();
         if limit >= ELASTIC * capacity && sent == 0 {
-            first.turn_early(TURN_AFTER.max(capacity / MAX_SKIP));
+            first.turn_early(TURN_AFTER.max(capacity / MAX_SKIP), APART);
         }
         Self {
             growth: Growth::new(limit, sent, &queue),

@@ -102,21 +102,21 @@ impl Receiver {
     /// Waits for the next message. See [`MessagePort::recv`](crate::MessagePort::recv).
     #[inline(always)]
     pub fn recv(&self) -> Result<Message<'_>, RecvError> {
-        self.receive(|receiver| receiver.wait(None))
+        self.receive(Self::glance, |receiver| receiver.wait(None))
     }
 
     /// Takes the next message if there is one. See
     /// [`MessagePort::try_recv`](crate::MessagePort::try_recv).
     #[inline(always)]
     pub fn try_recv(&self) -> Result<Message<'_>, RecvError> {
-        self.receive(Self::look_once)
+        self.receive(|_| false, Self::look_once)
     }
 
     /// Waits at most so long. See
     /// [`MessagePort::recv_timeout`](crate::MessagePort::recv_timeout).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Message<'_>, RecvError> {
         let deadline = Instant::now().checked_add(timeout);
-        self.receive(|receiver| receiver.wait(deadline))
+        self.receive(Self::glance, |receiver| receiver.wait(deadline))
     }
 
     /// How the other end is. See [`MessagePort::peer_state`](crate::MessagePort::peer_state).
@@ -144,13 +144,20 @@ impl Receiver {
         Closer::new(&self.hold)
     }
 
-    /// Hands out the next message; where there is none yet, the one that `otherwise` waits for.
+    /// Hands out the next message; where there is none yet, the one that `soon` sees come, or for which
+    /// `otherwise` waits.
     #[inline(always)]
     fn receive(
         &self,
+        soon: impl FnOnce(&Self) -> bool,
         otherwise: impl FnOnce(&Self) -> Result<(), RecvError>,
     ) -> Result<Message<'_>, RecvError> {
         if let Some(record) = self.peek_in_place() {
+            return Ok(self.hand_out_in_place(record));
+        }
+        if soon(self)
+            && let Some(record) = self.peek_in_place()
+        {
             return Ok(self.hand_out_in_place(record));
         }
         match self.find_next(otherwise) {
@@ -272,6 +279,23 @@ impl Receiver {
         found
     }
 
+    /// Waits a moment for a record in the first ring: the shortest way to one that is about to come.
+    #[inline(never)]
+    fn glance(&self) -> bool {
+        let ring = self.queue.first();
+        if !ring.is_empty() {
+            return false;
+        }
+        self.let_poster_run_ahead();
+        self.hold.waits.glance(|| {
+            let is_there = !ring.is_empty();
+            if !is_there {
+                ring.prefetch();
+            }
+            is_there
+        })
+    }
+
     /// At the end of a burst, leaves the poster alone for a moment: a reader that polls the very line
     /// that is being written takes it away from the poster at every store.
     fn let_poster_run_ahead(&self) {
@@ -289,7 +313,6 @@ impl Receiver {
     fn wait(&self, deadline: Option<Instant>) -> Result<(), RecvError> {
         // Nobody may wait for room that we owe while we wait for messages.
         self.give_back();
-        self.let_poster_run_ahead();
         if let Some(cools_at) = self.beyond.cools_at() {
             return self.wait_and_cool(deadline, cools_at);
         }
@@ -298,7 +321,7 @@ impl Receiver {
 
     fn wait_until(&self, deadline: Option<Instant>) -> Option<Result<(), RecvError>> {
         let word = &self.hold.endpoint.own().message_wake;
-        self.hold.wait(word, deadline, |how| self.look(how))
+        self.hold.wait_longer(word, deadline, |how| self.look(how))
     }
 
     /// Waits; when nothing has come for a while, lets memory go that only a busy channel needs.
@@ -341,9 +364,9 @@ impl Receiver {
 
     /// The payload of a record that is held, on a trusted port.
     #[inline(always)]
-    pub(super) fn payload(&self, to: u64, len: u32) -> &[u8] {
+    pub(super) fn payload(&self, from: u64, len: u32) -> &[u8] {
         let ring = self.queue.first();
-        ring.memory().published(ring.payload_offset(to, len), len)
+        ring.memory().published(ring.payload_offset(from), len)
     }
 
     /// Gives a message's room in the first ring back, now or with a later one.
@@ -352,18 +375,19 @@ impl Receiver {
         let ring = self.queue.first();
         ring.release(from, to);
         if self.is_original()
-            && (ring.owed() >= ring.batch() || !self.draining.get() && self.may_be_missed())
+            && (ring.owed() >= ring.batch() || !self.draining.get() && self.may_be_missed(from))
         {
             self.give_back();
         }
     }
 
-    /// Whether the poster may come to need room before more is given back.
+    /// Whether the poster may come to need room before more is given back than a message that starts at `from`.
+    /// After one that was waited for it is not asked whether there is another one: that would wait for its line.
     #[inline(always)]
-    fn may_be_missed(&self) -> bool {
+    fn may_be_missed(&self, from: u64) -> bool {
         // Relaxed: only decides when; a poster that is about to sleep looks again itself.
         let word = self.hold.endpoint.peer().room_wake.load(Ordering::Relaxed);
-        word != wake::STREAMING || self.queue.first().is_empty()
+        from == self.waited_at.get() || word != wake::STREAMING || self.queue.first().is_empty()
     }
 
     /// As [`release`](Self::release), for a record of any ring.

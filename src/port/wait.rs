@@ -107,21 +107,22 @@ impl Waits {
 
     /// A few quick looks, before anything that takes time: what is about to come is found at once.
     #[inline]
-    pub(super) fn glance<T>(&self, mut look: impl FnMut(Look) -> Option<T>) -> Option<T> {
+    pub(super) fn glance(&self, mut look: impl FnMut() -> bool) -> bool {
         let worth_it = match self.strategy.get() {
             WaitStrategy::Spin => true,
             WaitStrategy::Adaptive => self.spin.get() > 0,
             WaitStrategy::Sleep => false,
         };
         for _ in 0..if worth_it { QUICK_LOOKS } else { 0 } {
-            let found = look(Look::Quick);
-            if found.is_some() {
-                self.has_paid(Duration::ZERO);
-                return found;
+            if look() {
+                if self.spin.get() < SPIN_MAX || self.probe_every.get() > PROBE_EVERY {
+                    self.has_paid(Duration::ZERO);
+                }
+                return true;
             }
             spin_loop();
         }
-        None
+        false
     }
 
     /// Looks until it finds something or the time is up (`None`).

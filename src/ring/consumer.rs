@@ -7,7 +7,8 @@ use std::fmt;
 
 use super::{Cursor, Memory};
 use crate::record::{
-    HEADER_LEN, Head, MAX_PORTS, OUTSIDE, buffers_of, parse_head, plain_len, record_len, tag_of,
+    HEADER_LEN, Head, MAX_PORTS, OUTSIDE, buffers_of, gap_of, parse_head, plain_len, record_len,
+    tag_of,
 };
 use crate::sync::Ordering;
 
@@ -116,8 +117,8 @@ pub(crate) struct Consumer<M> {
     read: Cell<u64>,
     /// The start of the oldest record that is still held; `read` if none is.
     held: Cell<u64>,
-    /// The payload of the last record, and the room of such a record.
-    usual: Cell<(u32, u64)>,
+    /// The payload and gap of the last record as its header tells them, and the room of such a record.
+    usual: Cell<(u64, u64)>,
     /// What the poster was told last.
     released: Cell<u64>,
     /// How far a record may reach: to the end of the lap, or of what is the poster's to write.
@@ -163,8 +164,9 @@ impl<M: Memory> Consumer<M> {
         let from = self.read.get();
         // PUBLISH: as in `peek`.
         let len = plain_len(self.memory.word(from).load(Ordering::Acquire))?;
-        let to = from + self.record_len(len);
-        (to <= self.limit.get()).then(|| self.record(from, to, len, self.detail(from)))
+        let detail = self.detail(from);
+        let to = from + self.record_len(len, detail);
+        (to <= self.limit.get()).then(|| self.record(from, to, len, detail))
     }
 
     /// The next record, if one is published. Takes nothing but the rest of a lap before it.
@@ -182,10 +184,10 @@ impl<M: Memory> Consumer<M> {
         }
     }
 
-    /// The place of the payload of a record that ends at `to`.
+    /// The place of the payload of a record that starts at `from`.
     #[inline(always)]
-    pub(crate) fn payload_offset(&self, to: u64, payload_len: u32) -> u64 {
-        self.cursor.offset(to - (record_len(payload_len.into()) - HEADER_LEN))
+    pub(crate) fn payload_offset(&self, from: u64) -> u64 {
+        self.cursor.offset(from) + HEADER_LEN
     }
 
     /// For a reader that polls: has the line behind the next header fetched together with it. A small
@@ -314,19 +316,21 @@ impl<M: Memory> Consumer<M> {
     /// wait for this header to arrive: a branch on the usual length lets the processor go ahead and
     /// fetch several headers at once.
     #[inline(always)]
-    fn record_len(&self, payload_len: u32) -> u64 {
+    fn record_len(&self, payload_len: u32, detail: u64) -> u64 {
         let (usual, len) = self.usual.get();
-        if payload_len == usual { len } else { self.unusual(payload_len) }
+        let found = u64::from(payload_len) | gap_of(detail) << 32;
+        if found == usual { len } else { self.unusual(found) }
     }
 
     #[cold]
     #[inline(never)]
-    fn unusual(&self, payload_len: u32) -> u64 {
-        if u64::from(payload_len) > self.cursor.max_payload() {
+    fn unusual(&self, found: u64) -> u64 {
+        let (payload_len, gap) = (found & u64::from(u32::MAX), found >> 32);
+        if payload_len > self.cursor.max_payload() {
             return TOO_LONG;
         }
-        let len = record_len(u64::from(payload_len));
-        self.usual.set((payload_len, len));
+        let len = record_len(payload_len) + gap;
+        self.usual.set((found, len));
         len
     }
 
@@ -338,7 +342,7 @@ impl<M: Memory> Consumer<M> {
 
     #[inline(always)]
     fn record(&self, from: u64, to: u64, payload_len: u32, detail: u64) -> Record {
-        let payload_offset = self.cursor.offset(from) + HEADER_LEN;
+        let payload_offset = self.payload_offset(from);
         Record { from, to, payload_offset, payload_len, tag: tag_of(detail), rare: Rare::NOTHING }
     }
 
@@ -346,7 +350,7 @@ impl<M: Memory> Consumer<M> {
     /// poster had that room: else it has written over what the reader holds (R2).
     fn check(&self, from: u64, payload_len: u32, detail: u64) -> Found {
         self.set_limit();
-        let to = from + self.record_len(payload_len);
+        let to = from + self.record_len(payload_len, detail);
         if to > self.limit.get() {
             return Found::Broken;
         }

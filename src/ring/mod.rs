@@ -5,7 +5,7 @@
 //!      │ held by messages │ published, unread       │ room
 //! ─────┴──────────────────┴─────────────────────────┴───────────────▶ positions (only ever grow)
 //!
-//!  record = 16-byte header, payload, padding to 16      filler = a header that ends the lap
+//!  record = 16-byte header, payload, padding to 16, gap      filler = a header that ends the lap
 //! ```
 //!
 //! A position is a count of bytes since the ring was made; `position & (capacity - 1)` is its place in
@@ -19,8 +19,8 @@
 //! * **R2** Bytes in `[released, next)` belong to the reader, all others to the poster. A payload is
 //!   only written outside, and only read inside that range.
 //! * **R3** A record is contiguous. Where it does not fit before the end, a filler ends the lap; a
-//!   filler is never at offset 0, and no filler follows a filler. A lap may also end early: see
-//!   [`Producer::turn_early`].
+//!   filler is never at offset 0, and no filler follows a filler. A lap may also end early, and a gap lie
+//!   behind a record: see [`Producer::turn_early`].
 //! * **R4** Every header starts at a multiple of 16 and so never wraps.
 //! * **R6** A link is the last record of a ring, at `next`, in the room of the zeroed header (R1): so
 //!   there is always room for it.

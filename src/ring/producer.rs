@@ -15,6 +15,8 @@ pub(crate) struct Reservation {
     next: u64,
     start: u64,
     payload_len: u64,
+    /// Bytes that stay free behind the record.
+    gap: u64,
     cursor: Cursor,
     is_grown: bool,
 }
@@ -27,7 +29,13 @@ impl Reservation {
 
     /// Where the room ends, with the header behind it.
     pub(crate) const fn end(&self) -> u64 {
-        self.start + record_len(self.payload_len) + HEADER_LEN
+        self.start + record_len(self.payload_len) + self.gap + HEADER_LEN
+    }
+
+    /// Bytes that stay free behind the record.
+    #[cfg(test)]
+    pub(crate) const fn gap(&self) -> u64 {
+        self.gap
     }
 
     /// Whether the room is in a grown ring.
@@ -87,6 +95,9 @@ pub(crate) struct Producer<M> {
     next: Cell<u64>,
     /// How far behind that the next record starts: there a filler is to come first. 0 but for early turns.
     skip: Cell<u64>,
+    /// Bytes that stay free between records: `apart` where the reader keeps up, else 0.
+    gap: Cell<u64>,
+    apart: Cell<u64>,
     /// The reader's released position when last asked: at most the true one.
     released: Cell<u64>,
     /// How far a record may reach without a look at anything else: the end of the lap, or of what is known
@@ -112,6 +123,8 @@ impl<M: Memory> Producer<M> {
             cursor,
             next: Cell::new(next),
             skip: Cell::new(0),
+            gap: Cell::new(0),
+            apart: Cell::new(0),
             // Less cannot have been given back; the first look at the word tells more.
             released: Cell::new(next.saturating_sub(cursor.capacity())),
             limit: Cell::new(0),
@@ -139,11 +152,12 @@ impl<M: Memory> Producer<M> {
         producer
     }
 
-    /// Has laps end early where the reader keeps up, once so many bytes of one were used: see
-    /// [`look_back`](Self::look_back). Until the reader comes along, that is all that the ring then holds: so
-    /// only for a queue that can grow.
-    pub(crate) fn turn_early(&self, after: u64) {
+    /// Has laps end early where the reader keeps up, once so many bytes of one were used, and records lie so
+    /// many bytes apart: see [`look_back`](Self::look_back). Until the reader comes along, that is all that the
+    /// ring then holds: so only for a queue that can grow.
+    pub(crate) fn turn_early(&self, after: u64, apart: u64) {
         self.turn_after.set(after);
+        self.apart.set(apart);
         self.turn.set(self.next.get() + after);
     }
 
@@ -151,6 +165,8 @@ impl<M: Memory> Producer<M> {
     pub(crate) fn turn_late(&self) {
         self.turn_after.set(u64::MAX);
         self.turn.set(u64::MAX);
+        self.apart.set(0);
+        self.gap.set(0);
     }
 
     /// Where the next record goes, or the link stands.
@@ -177,7 +193,7 @@ impl<M: Memory> Producer<M> {
     pub(crate) fn reserve_next(&self, payload_len: u64) -> Option<Reservation> {
         let start = self.start();
         let fits = payload_len <= self.cursor.max_payload()
-            && start + record_len(payload_len) <= self.limit.get();
+            && start + record_len(payload_len) + self.gap.get() <= self.limit.get();
         fits.then(|| self.reservation(start, payload_len))
     }
 
@@ -189,7 +205,7 @@ impl<M: Memory> Producer<M> {
     #[inline(always)]
     fn reservation(&self, start: u64, payload_len: u64) -> Reservation {
         let (next, cursor, is_grown) = (self.next.get(), self.cursor, self.is_grown);
-        Reservation { next, start, payload_len, cursor, is_grown }
+        Reservation { next, start, payload_len, gap: self.gap.get(), cursor, is_grown }
     }
 
     /// As [`reserve`](Self::reserve), beyond the limit: in what was given back meanwhile, or on the next lap.
@@ -207,14 +223,22 @@ impl<M: Memory> Producer<M> {
         self.set_limit(self.next.get());
         let start = self.cursor.start(self.next.get(), payload_len);
         let end = start + record_len(payload_len);
-        if !self.cursor.is_free(end, self.released.get()) {
+        if !self.is_free(end + self.gap.get()) {
             self.refresh()?;
-            if !self.cursor.is_free(end, self.released.get()) {
+            if !self.is_free(end + self.gap.get()) {
+                self.gap.set(0);
+            }
+            if !self.is_free(end) {
                 return Err(Refusal::Full);
             }
         }
         self.set_limit(self.start());
-        Ok(self.reservation(start, payload_len))
+        let gap = self.gap.get().min(self.cursor.to_end(start) - record_len(payload_len));
+        Ok(Reservation { gap, ..self.reservation(start, payload_len) })
+    }
+
+    fn is_free(&self, end: u64) -> bool {
+        self.cursor.is_free(end, self.released.get())
     }
 
     fn set_limit(&self, start: u64) {
@@ -239,8 +263,10 @@ impl<M: Memory> Producer<M> {
     /// Ends the lap early if the reader has caught up with all but the record at `last`: the next one then
     /// goes to the beginning of the ring, whose lines are warm in the caches of both sides.
     ///
-    /// A channel that is used one message at a time so lives in a few lines of one page. A reader that lags
-    /// behind keeps the poster away: then it is asked twice as far on, and a stream is not disturbed.
+    /// A channel that is used one message at a time so lives in a few lines of one page. They lie apart: the
+    /// reader polls for the next header, and what the processor moves along with that line is not what is
+    /// written meanwhile. A reader that lags behind keeps the poster away: then it is asked twice as far on,
+    /// and a stream is neither disturbed nor spread out.
     #[cold]
     #[inline(never)]
     fn look_back(&self, last: u64) {
@@ -250,7 +276,9 @@ impl<M: Memory> Producer<M> {
         // What is broken, the next reservation finds.
         let Ok(released) = self.load_released() else { return };
         self.released.set(released);
-        if released >= last && offset >= self.turn_after.get() {
+        let keeps_up = released >= last;
+        self.gap.set(if keeps_up { self.apart.get() } else { 0 });
+        if keeps_up && offset >= self.turn_after.get() {
             self.skip.set(self.cursor.to_end(next));
         }
         self.set_limit(self.start());
@@ -282,7 +310,7 @@ impl<M: Memory> Producer<M> {
     pub(crate) fn link(&self, order: u32, flags: u8) {
         let at = self.next.get();
         // Relaxed: the Release below covers it.
-        self.memory.word(at + 8).store(detail(order, 0), Ordering::Relaxed);
+        self.memory.word(at + 8).store(detail(order, 0, 0), Ordering::Relaxed);
         // PUBLISH: as in `publish`; who sees the link sees all that was prepared in the other ring.
         self.memory.word(at).store(link_head(flags), Ordering::Release);
         self.end();
@@ -329,11 +357,11 @@ impl<M: Memory> Producer<M> {
         let Content { len, tag, ports, buffers, flags } = what;
         debug_assert_eq!(reservation.next, self.next.get(), "R5");
         debug_assert!(u64::from(len) <= reservation.payload_len);
-        let Reservation { next, start, .. } = *reservation;
-        let end = start + record_len(u64::from(len));
+        let Reservation { next, start, gap, .. } = *reservation;
+        let end = start + record_len(u64::from(len)) + gap;
         // Relaxed, all three: the Release that publishes the record comes later and covers them.
         self.memory.word(end).store(0, Ordering::Relaxed);
-        self.memory.word(start + 8).store(detail(tag, buffers), Ordering::Relaxed);
+        self.memory.word(start + 8).store(detail(tag, buffers, gap), Ordering::Relaxed);
         if start == next {
             return (next, message_head(len, flags, ports), end);
         }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use proptest::prelude::*;
 
 use super::{Consumer, Content, Cursor, Found, Memory, Producer, Record, Refusal, Reservation};
-use crate::record::{HEADER_LEN, Head, parse_head, record_len};
+use crate::record::{HEADER_LEN, Head, gap_of, parse_head, record_len};
 use crate::sync::Ordering;
 use heap::Heap;
 
@@ -51,6 +51,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     prop::collection::vec(step, 1..400)
 }
+
+/// How far apart records lie while laps end early.
+const APART: u64 = 64;
 
 /// A message as it was posted.
 type Said = (u32, Vec<u8>);
@@ -100,7 +103,7 @@ impl Twins {
     /// With laps that may end early.
     fn turning_early(capacity: u64, after: u64) -> Self {
         let twins = Self { turns_early: true, ..Self::new(capacity) };
-        twins.producer.turn_early(after);
+        twins.producer.turn_early(after, APART);
         twins
     }
 
@@ -126,7 +129,10 @@ impl Twins {
                 let skipped = start.wrapping_sub(self.next) & (self.capacity() - 1);
                 let is_early = self.turns_early && start == 0 && skipped == rest;
                 assert!(skipped == filler || is_early, "{skipped} bytes passed over");
-                assert!(skipped + record + HEADER_LEN <= free, "{len} bytes into {free}");
+                let gap = reservation.gap();
+                let apart = if self.turns_early { APART } else { 0 };
+                assert!(gap <= apart, "{gap} bytes apart");
+                assert!(skipped + record + gap + HEADER_LEN <= free, "{len} bytes into {free}");
                 assert_eq!(reservation.payload_len(), len);
                 Some(reservation)
             }
@@ -161,11 +167,11 @@ impl Twins {
         }
     }
 
-    /// Moves the poster's twin past a record that starts at `payload_offset`.
-    fn laid(&mut self, payload_offset: u64, len: u64) {
+    /// Moves the poster's twin past a record that starts at `payload_offset`, and the gap behind it.
+    fn laid(&mut self, payload_offset: u64, len: u64, gap: u64) {
         let start = payload_offset - HEADER_LEN;
         let filler = start.wrapping_sub(self.next) & (self.capacity() - 1);
-        let used = filler + record_len(len);
+        let used = filler + record_len(len) + gap;
         self.bytes.0.write_chunk(used as usize).unwrap().commit_all();
         self.next += used;
     }
@@ -173,6 +179,7 @@ impl Twins {
     fn post(&mut self, reservation: Reservation, part: u64, at_once: bool) {
         let said = self.fill(&reservation, part);
         let (offset, len) = (reservation.payload_offset(), said.1.len() as u32);
+        let gap = reservation.gap();
         if at_once {
             // As a port does: what is staged goes first.
             self.flush();
@@ -182,7 +189,7 @@ impl Twins {
             self.producer.stage(reservation, Content::plain(len as usize, said.0));
             self.staged.push_back(said);
         }
-        self.laid(offset, len.into());
+        self.laid(offset, len.into(), gap);
         if at_once {
             self.published = self.next;
         }
@@ -267,12 +274,13 @@ impl Twins {
         let (mut at, mut messages, mut after_filler) = (self.read, 0, false);
         while at < self.published {
             assert!(at.is_multiple_of(HEADER_LEN), "R4");
-            let rest = self.capacity() - at % self.capacity();
+            let (rest, at_detail) = (self.capacity() - at % self.capacity(), at + 8);
             match head(at) {
                 Head::Plain { len } | Head::Message { len, .. } => {
                     assert!(record_len(len.into()) <= rest, "R3: contiguous");
                     (messages, after_filler) = (messages + 1, false);
                     at += record_len(len.into());
+                    at += gap_of(self.heap.word(at_detail).load(Ordering::Relaxed));
                 }
                 Head::Filler => {
                     assert!(!after_filler && rest < self.capacity(), "R3: one, not at 0");
@@ -316,7 +324,8 @@ proptest! {
         prop_assert!(twins.reserve(twins.max_payload()).is_some());
     }
 
-    /// A lap ends early where the reader has read all but the last record, and only there.
+    /// A lap ends early where the reader has read all but the last record, and only there; from then on
+    /// records lie apart.
     #[test]
     fn laps_end_early_for_who_keeps_up(unread in 0usize..4, held in any::<bool>()) {
         let mut twins = Twins::turning_early(4096, 512);
@@ -324,10 +333,14 @@ proptest! {
             let reservation = twins.reserve(48).unwrap();
             let start = reservation.payload_offset() - HEADER_LEN;
             let may_be_back = number > 0 && start == 0;
-            prop_assert!(!may_be_back || unread == 0 && !held, "early, with {unread} unread");
-            if unread == 0 && !held && number % 8 == 0 {
+            let keeps_up = unread == 0 && !held;
+            prop_assert!(!may_be_back || keeps_up, "early, with {unread} unread");
+            // Packed, 8 are 512 bytes; apart, 4 are.
+            if keeps_up && (number % 8 == 0 || number > 8 && number % 4 == 0) {
                 prop_assert_eq!(start, 0, "late, at message {}", number);
             }
+            let gap = if keeps_up && number >= 8 { APART } else { 0 };
+            prop_assert_eq!(reservation.gap(), gap, "behind message {}", number);
             twins.post(reservation, 48, true);
             if twins.said.len() > unread {
                 twins.take();

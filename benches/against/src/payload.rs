@@ -11,6 +11,14 @@ pub fn words<const N: usize>(step: u64) -> [u64; N] {
     std::array::from_fn(|index| step.wrapping_add(index as u64))
 }
 
+/// Writes the small payload of step `step`.
+#[inline(always)]
+pub fn fill_words<const N: usize>(payload: &mut [u64; N], step: u64) {
+    for (index, word) in payload.iter_mut().enumerate() {
+        *word = step.wrapping_add(index as u64);
+    }
+}
+
 /// Checks every word of a small payload.
 ///
 /// # Panics

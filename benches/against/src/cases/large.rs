@@ -10,7 +10,7 @@ use crate::carrier::{Inlet, Link, Outlet};
 use crate::contest::{Contest, Measure, Unit};
 use crate::far::{Role, serve_steps};
 use crate::payload::{check, fill};
-use crate::peers::{iceoryx, ipc, ours, pipe};
+use crate::peers::{bare, iceoryx, ipc, ours, pipe};
 use crate::run::Run;
 
 const SIZES: [usize; 3] = [64 << 10, 1 << 20, 8 << 20];
@@ -22,6 +22,7 @@ pub fn run(run: &mut Run) -> Result<()> {
         Contest::new("large", len, Unit::GigaBytes)
             .peer("zeroport", zeroport(ChannelOptions::new(), len)?)
             .limit("limit_memcpy", memcpy(len))
+            .limit("limit_blocks", blocks(len)?)
             .peer("zeroport, pool off", zeroport(pool_off, len)?)
             .peer("iceoryx2", stream(iceoryx::link_large(role("iceoryx2"))?, len))
             .peer("ipc-channel", stream(ipc::link(role("ipc-channel"))?, len))
@@ -36,24 +37,29 @@ pub fn zeroport(options: ChannelOptions, len: usize) -> Result<impl Measure> {
     Ok(stream(ours::link(options, Role::new("large", "zeroport", len))?, len))
 }
 
+fn blocks(len: usize) -> Result<impl Measure> {
+    let link = bare::link_large(len, move |control, blocks| serve_inlet(len, control, blocks))?;
+    Ok(stream(link, len))
+}
+
 fn stream(Link { far, mut carrier }: Link<impl Outlet + 'static>, len: usize) -> impl Measure {
     move |steps| far.time(steps, |step| carrier.send(len, |room| fill(room, step)))
 }
 
 pub fn serve(role: Role, control: &MessagePort) -> Result<()> {
     match role.peer {
-        "zeroport" => serve_inlet(role, control, ours::accept(role, control)?),
-        "iceoryx2" => serve_inlet(role, control, iceoryx::Incoming::accept(control)?),
-        "ipc-channel" => serve_inlet(role, control, ipc::Bytes::accept(control)?),
-        "pipe" => serve_inlet(role, control, pipe::Pipes::accept()?),
+        "zeroport" => serve_inlet(role.size, control, ours::accept(role, control)?),
+        "iceoryx2" => serve_inlet(role.size, control, iceoryx::Incoming::accept(control)?),
+        "ipc-channel" => serve_inlet(role.size, control, ipc::Bytes::accept(control)?),
+        "pipe" => serve_inlet(role.size, control, pipe::Pipes::accept()?),
         _ => no_such_peer(role),
     }
 }
 
-fn serve_inlet(role: Role, control: &MessagePort, mut inlet: impl Inlet) -> Result<()> {
+fn serve_inlet(len: usize, control: &MessagePort, mut inlet: impl Inlet) -> Result<()> {
     serve_steps(control, |step| {
-        inlet.receive(role.size, |bytes| {
-            assert_eq!(bytes.len(), role.size);
+        inlet.receive(len, |bytes| {
+            assert_eq!(bytes.len(), len);
             check(bytes, step);
         })
     })

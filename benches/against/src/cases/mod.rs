@@ -60,7 +60,14 @@ pub const CASES: [Case; 16] = [
 ];
 
 /// Limits are measured with what is compared with them.
-const LIMITS: [(&str, &str); 2] = [("limit_cache_line_rtt", "rtt_spin"), ("limit_memcpy", "large")];
+const LIMITS: [(&str, &str); 6] = [
+    ("limit_stream", "stream"),
+    ("limit_copied", "stream_typed"),
+    ("limit_in_place", "stream_typed"),
+    ("limit_cache_line_rtt", "rtt_spin"),
+    ("limit_memcpy", "large"),
+    ("limit_blocks", "large"),
+];
 
 /// The case of this name, or the one that has the limit of this name.
 pub fn find(name: &str) -> Option<&'static Case> {

@@ -7,8 +7,8 @@ use crate::Result;
 use crate::carrier::{Carrier, Link, serve_stream};
 use crate::contest::{Contest, Measure, Unit};
 use crate::far::Role;
-use crate::payload::words;
-use crate::peers::{crossbeam, iceoryx, ipc, ours, pipe, rtrb, seqpacket};
+use crate::payload::{fill_words, words};
+use crate::peers::{bare, crossbeam, iceoryx, ipc, ours, pipe, rtrb, seqpacket};
 use crate::run::Run;
 
 pub fn run(run: &mut Run) -> Result<()> {
@@ -25,6 +25,7 @@ fn contest<const N: usize>(run: &mut Run) -> Result<()> {
     let threads = crossbeam::link(WaitStrategy::Adaptive, serve_stream)?;
     Contest::new("stream", size, Unit::MillionMessages)
         .peer("zeroport", zeroport::<N>(ChannelOptions::new())?)
+        .limit("limit_stream", stream::<N>(bare::link(serve_stream)?))
         .peer("rtrb", stream::<N>(rtrb::link(serve_stream)?))
         .peer("crossbeam-channel", stream::<N>(threads))
         .peer("iceoryx2", stream::<N>(iceoryx::link(role("iceoryx2"))?))
@@ -41,10 +42,20 @@ pub fn zeroport<const N: usize>(options: ChannelOptions) -> Result<impl Measure>
 }
 
 /// Measures a stream until its last message has been checked.
-fn stream<const N: usize>(
+pub fn stream<const N: usize>(
     Link { far, mut carrier }: Link<impl Carrier<N> + 'static>,
 ) -> impl Measure {
-    move |steps| far.time(steps, |step| carrier.send(&words(step)))
+    // A page, if made anew for each message, would also be copied, which takes longer than to send it.
+    let mut page = [0; N];
+    move |steps| {
+        far.time(steps, |step| {
+            if N < 512 {
+                return carrier.send(&words(step));
+            }
+            fill_words(&mut page, step);
+            carrier.send(&page)
+        })
+    }
 }
 
 pub fn serve(role: Role, control: &MessagePort) -> Result<()> {

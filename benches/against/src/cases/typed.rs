@@ -5,15 +5,17 @@ use std::time::Instant;
 
 use rkyv::api::high::to_bytes_in;
 use rkyv::rancor::Error;
+use rkyv::ser::writer::Buffer;
 use rkyv::util::AlignedVec;
 use zeroport::{ChannelOptions, MessagePort, Tagged};
 
+use super::stream::stream;
 use crate::Result;
-use crate::carrier::Link;
+use crate::carrier::{Carrier, Link, serve_stream};
 use crate::contest::{Contest, Measure, Turns, Unit};
 use crate::far::{Role, serve_steps};
 use crate::machine::nanos;
-use crate::peers::ours;
+use crate::peers::{bare, ours};
 use crate::report::{Extra, Spread};
 use crate::run::Run;
 
@@ -28,6 +30,9 @@ pub struct Sample {
 impl Tagged for Sample {
     const NAME: &'static str = "against.Sample";
 }
+
+/// Words of its archive.
+const WORDS: usize = 13;
 
 const NAME: &str = "sixteen bytes ok";
 
@@ -54,8 +59,12 @@ fn check(sample: &ArchivedSample, step: u64) {
 
 pub fn run(run: &mut Run) -> Result<()> {
     let size = archive(&mut Sample::new(), 0, AlignedVec::new())?.len();
+    assert_eq!(size, size_of::<[u64; WORDS]>());
     Contest::new("stream_typed", size, UNIT)
         .peer("zeroport", zeroport()?)
+        .limit("limit_stream", stream::<WORDS>(bare::link(serve_stream)?))
+        .limit("limit_copied", copied()?)
+        .limit("limit_in_place", in_place()?)
         .peer("rkyv", Rkyv::default())
         .run(run)
 }
@@ -77,6 +86,44 @@ pub fn serve(role: Role, control: &MessagePort) -> Result<()> {
     serve_steps(control, |step| {
         check(port.recv()?.get::<Sample>()?, step);
         Ok(())
+    })
+}
+
+/// rkyv, and nothing else but memory: serialises to private memory, and copies that.
+fn copied() -> Result<impl Measure> {
+    let (mut sample, mut bytes) = (Sample::new(), AlignedVec::<16>::new());
+    bare_stream(move |place, step| {
+        bytes = archive(&mut sample, step, std::mem::take(&mut bytes))?;
+        place.copy_from_slice(&bytes);
+        Ok(())
+    })
+}
+
+/// The same, serialising where it will be read.
+fn in_place() -> Result<impl Measure> {
+    let mut sample = Sample::new();
+    bare_stream(move |place, step| {
+        sample.refill(step);
+        to_bytes_in::<_, Error>(&sample, Buffer::from(place))?;
+        Ok(())
+    })
+}
+
+fn bare_stream(mut write: impl FnMut(&mut [u8], u64) -> Result<()>) -> Result<impl Measure> {
+    let Link { far, carrier: mut words } = bare::link::<WORDS>(|control, mut words| {
+        serve_steps(control, |step| {
+            words.receive(|place| {
+                check(rkyv::access::<ArchivedSample, Error>(bytemuck::bytes_of(place))?, step);
+                Ok(())
+            })?
+        })
+    })?;
+    Ok(move |steps| {
+        far.time(steps, |step| {
+            let mut written = Ok(());
+            words.send_with(|place| written = write(bytemuck::bytes_of_mut(place), step));
+            written
+        })
     })
 }
 

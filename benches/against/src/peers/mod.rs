@@ -1,5 +1,6 @@
 //! The peers: how each carries payloads.
 
+pub mod bare;
 pub mod crossbeam;
 pub mod iceoryx;
 pub mod ipc;
