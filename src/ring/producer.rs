@@ -270,16 +270,18 @@ impl<M: Memory> Producer<M> {
     #[cold]
     #[inline(never)]
     fn look_back(&self, last: u64) {
-        let next = self.next.get();
+        let (next, after) = (self.next.get(), self.turn_after.get());
         let offset = self.cursor.offset(next);
-        self.turn.set(next.saturating_add(offset.max(self.turn_after.get())));
+        self.turn.set(next.saturating_add(offset.max(after)));
         // What is broken, the next reservation finds.
         let Ok(released) = self.load_released() else { return };
         self.released.set(released);
         let keeps_up = released >= last;
         self.gap.set(if keeps_up { self.apart.get() } else { 0 });
-        if keeps_up && offset >= self.turn_after.get() {
+        if keeps_up && offset >= after {
             self.skip.set(self.cursor.to_end(next));
+        } else if keeps_up {
+            self.turn.set((next - offset).saturating_add(after));
         }
         self.set_limit(self.start());
     }
@@ -374,8 +376,11 @@ impl<M: Memory> Producer<M> {
     #[inline(never)]
     fn begin_lap(&self, start: u64) {
         self.skip.set(0);
-        self.turn.set(start.saturating_add(self.turn_after.get()));
         self.set_limit(start);
+        // After a message, and not before the one for which no room is known.
+        let after = self.turn_after.get();
+        let soon = self.limit.get().saturating_sub(after / 4);
+        self.turn.set(start.saturating_add(after).min(soon.max(start)));
     }
 
     /// Reads how far the reader has given room back, and checks it.

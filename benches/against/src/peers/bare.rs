@@ -41,6 +41,9 @@ struct Line(AtomicU64);
 /// The reader says that it is done as often as our reader does: an eighth of all at once.
 const SHARE: u64 = 8;
 
+/// How long a reader that has found nothing leaves the poster alone.
+const PAUSES: u32 = 200;
+
 /// One end of the slots there, and of those back.
 struct End<T> {
     slots: Arc<Slots<T>>,
@@ -87,7 +90,8 @@ impl<T> End<T> {
     fn receive<R>(&mut self, read: impl FnOnce(&T) -> R) -> R {
         let slot = &self.slots.slots[self.index];
         while slot.number.load(Ordering::Acquire) != self.count + 1 {
-            spin_loop();
+            // Who is right behind the poster takes the lines from it that it is about to write.
+            (0..PAUSES).for_each(|_| spin_loop());
         }
         // SAFETY: its number says that it was written, and it is written again only after we are done.
         let result = read(unsafe { &*slot.payload.get() });
