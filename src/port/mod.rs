@@ -19,6 +19,7 @@ mod in_lanes;
 mod kills;
 mod large;
 mod loan;
+mod look;
 mod message;
 mod message_port;
 mod out_lanes;

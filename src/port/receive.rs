@@ -1,4 +1,4 @@
-//! The receiving way: peek → validate → hand out → release.
+//! The receiving way: peek → validate → hand out → release. Where there is nothing yet, see [`super::look`].
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::line::Line;
 use crate::queue::Reader;
 use crate::ring::{Found, Rare, Record};
 use crate::segment::Region;
-use crate::sync::{Ordering, spin_loop};
+use crate::sync::Ordering;
 use crate::wake;
 
 use super::endpoint::Endpoint;
@@ -19,14 +19,8 @@ use super::hold::Hold;
 use super::message::{Aside, Message};
 use super::outside::Beyond;
 use super::parcels::Parcels;
-use super::wait::{Look, WaitStrategy, is_past};
+use super::wait::WaitStrategy;
 use super::{Closer, PeerState, Trust};
-
-/// Bytes read without a wait that make a burst, and pauses at its end.
-const BURST: u64 = 512;
-const BURST_PAUSES: u32 = 32;
-/// More links than a queue within any limit has without a record between them.
-const MAX_LINKS: u32 = 1024;
 
 /// What was found for who wants the next message. It fits in two registers: a [`Message`] would be copied.
 enum Next {
@@ -49,7 +43,7 @@ pub struct Receiver {
     /// Whether room goes back in one piece at the end of a [`Drain`](super::Drain).
     pub(super) draining: Cell<bool>,
     /// Where it stood when it last had to wait.
-    waited_at: Cell<u64>,
+    pub(super) waited_at: Cell<u64>,
     /// Private memory for the next message of an untrusted port.
     spare: RefCell<Option<Box<Aside>>>,
     parcels: Parcels,
@@ -216,7 +210,7 @@ impl Receiver {
 
     /// What forbids even to look: this handle is a copy, or our end was closed or the end reported.
     #[inline(always)]
-    fn check(&self) -> Result<(), RecvError> {
+    pub(super) fn check(&self) -> Result<(), RecvError> {
         if !self.hold.endpoint.is_original() {
             return Err(RecvError::Detached);
         }
@@ -224,118 +218,6 @@ impl Receiver {
             None => Ok(()),
             Some(reason) => Err(self.report(reason)),
         }
-    }
-
-    /// Looks at the ring; a thorough look tells the end of the channel: only after the last message.
-    fn look(&self, how: Look) -> Option<Result<(), RecvError>> {
-        let found = self.found();
-        if found.is_some() || how == Look::Quick {
-            self.queue.first().prefetch();
-            return found;
-        }
-        // Our own end is asked last, as in `Ends::either`.
-        let peer_end = self.hold.endpoint.peer_end();
-        if let Err(end) = self.check() {
-            return Some(Err(end));
-        }
-        let reason = peer_end?;
-        // All that the other side published, it published before it was gone.
-        Some(self.found().unwrap_or_else(|| Err(self.report(reason))))
-    }
-
-    /// Whether there is a record; follows links to it. (The record itself would be copied about in memory:
-    /// who hands it out looks again.)
-    #[inline(never)]
-    fn found(&self) -> Option<Result<(), RecvError>> {
-        for _ in 0..MAX_LINKS {
-            let found = self.queue.peek();
-            if self.queue.has_gone_back() {
-                // The link that stood there is read, too: who waits for an empty ring waits for that.
-                self.give_back();
-                self.leave_rings();
-            }
-            match found {
-                Found::Nothing => return None,
-                Found::Record(_) => return Some(Ok(())),
-                Found::Broken => return Some(Err(self.violated())),
-                Found::Link(link) => {
-                    if let Err(refused) = self.follow(link) {
-                        return Some(Err(refused));
-                    }
-                }
-            }
-        }
-        Some(Err(self.violated()))
-    }
-
-    #[cold]
-    fn look_once(&self) -> Result<(), RecvError> {
-        self.give_back();
-        self.hold.look_at_line();
-        let found = self.look(Look::Thorough).unwrap_or(Err(RecvError::Empty));
-        if found == Err(RecvError::Empty) {
-            self.cool(is_past(self.beyond.cools_at()));
-        }
-        found
-    }
-
-    /// Waits a moment for a record in the first ring: the shortest way to one that is about to come.
-    #[inline(never)]
-    fn glance(&self) -> bool {
-        let ring = self.queue.first();
-        if !ring.is_empty() {
-            return false;
-        }
-        self.let_poster_run_ahead();
-        self.hold.waits.glance(|| {
-            let is_there = !ring.is_empty();
-            if !is_there {
-                ring.prefetch();
-            }
-            is_there
-        })
-    }
-
-    /// At the end of a burst, leaves the poster alone for a moment: a reader that polls the very line
-    /// that is being written takes it away from the poster at every store.
-    fn let_poster_run_ahead(&self) {
-        let ring = self.queue.first();
-        let burst = ring.position() - self.waited_at.replace(ring.position());
-        // More is a lap that ended early, or a reader so far behind that it was in no way.
-        if burst > BURST && burst < ring.capacity() / 4 {
-            for _ in 0..BURST_PAUSES {
-                spin_loop();
-            }
-        }
-    }
-
-    #[cold]
-    fn wait(&self, deadline: Option<Instant>) -> Result<(), RecvError> {
-        // Nobody may wait for room that we owe while we wait for messages.
-        self.give_back();
-        if let Some(cools_at) = self.beyond.cools_at() {
-            return self.wait_and_cool(deadline, cools_at);
-        }
-        self.wait_until(deadline).unwrap_or(Err(RecvError::Empty))
-    }
-
-    fn wait_until(&self, deadline: Option<Instant>) -> Option<Result<(), RecvError>> {
-        let word = &self.hold.endpoint.own().message_wake;
-        self.hold.wait_longer(word, deadline, |how| self.look(how))
-    }
-
-    /// Waits; when nothing has come for a while, lets memory go that only a busy channel needs.
-    fn wait_and_cool(&self, deadline: Option<Instant>, cools_at: Instant) -> Result<(), RecvError> {
-        self.cool(false);
-        let first = deadline.map_or(cools_at, |at| at.min(cools_at));
-        let mut found = self.wait_until(Some(first));
-        if found.is_none() && is_past(Some(cools_at)) {
-            self.cool(true);
-            if !is_past(deadline) {
-                found = self.wait_until(deadline);
-            }
-        }
-        found.unwrap_or(Err(RecvError::Empty))
     }
 
     /// What a message has beside the first ring, on an untrusted port also its payload.
@@ -442,7 +324,7 @@ impl Receiver {
 
     /// Reports the end: the first reason is the one that stays.
     #[cold]
-    fn report(&self, reason: CloseReason) -> RecvError {
+    pub(super) fn report(&self, reason: CloseReason) -> RecvError {
         if reason == CloseReason::Violated {
             self.hold.violated();
         }

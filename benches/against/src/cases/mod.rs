@@ -61,7 +61,7 @@ pub const CASES: [Case; 16] = [
 
 /// Limits are measured with what is compared with them.
 const LIMITS: [(&str, &str); 6] = [
-    ("limit_stream", "stream"),
+    ("limit_slots", "stream"),
     ("limit_copied", "stream_typed"),
     ("limit_in_place", "stream_typed"),
     ("limit_cache_line_rtt", "rtt_spin"),

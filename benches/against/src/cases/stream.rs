@@ -25,7 +25,7 @@ fn contest<const N: usize>(run: &mut Run) -> Result<()> {
     let threads = crossbeam::link(WaitStrategy::Adaptive, serve_stream)?;
     Contest::new("stream", size, Unit::MillionMessages)
         .peer("zeroport", zeroport::<N>(ChannelOptions::new())?)
-        .limit("limit_stream", stream::<N>(bare::link(serve_stream)?))
+        .limit("limit_slots", stream::<N>(bare::link(serve_stream)?))
         .peer("rtrb", stream::<N>(rtrb::link(serve_stream)?))
         .peer("crossbeam-channel", stream::<N>(threads))
         .peer("iceoryx2", stream::<N>(iceoryx::link(role("iceoryx2"))?))

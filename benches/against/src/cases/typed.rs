@@ -62,7 +62,7 @@ pub fn run(run: &mut Run) -> Result<()> {
     assert_eq!(size, size_of::<[u64; WORDS]>());
     Contest::new("stream_typed", size, UNIT)
         .peer("zeroport", zeroport()?)
-        .limit("limit_stream", stream::<WORDS>(bare::link(serve_stream)?))
+        .limit("limit_slots", stream::<WORDS>(bare::link(serve_stream)?))
         .limit("limit_copied", copied()?)
         .limit("limit_in_place", in_place()?)
         .peer("rkyv", Rkyv::default())
