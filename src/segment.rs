@@ -237,18 +237,18 @@ const PIECE: usize = 1024;
 /// That of `std::ptr::copy_nonoverlapping`.
 #[inline(always)]
 unsafe fn copy(bytes: &[u8], to: *mut u8) {
-    let mut done = 0;
-    while bytes.len() - done > PIECE {
-        // SAFETY: as the caller says, for a part of it.
-        let (from, to) = unsafe { (bytes.as_ptr().add(done), to.add(done)) };
-        // SAFETY: the same.
+    let (mut from, mut to, mut left) = (bytes.as_ptr(), to, bytes.len());
+    while left > PIECE {
+        // SAFETY: as the caller says, for a part. (What the compiler knows to be equal pieces, it would join.)
         unsafe { std::ptr::copy_nonoverlapping(from, to, hint::black_box(PIECE)) };
-        done += PIECE;
+        // SAFETY: there is more behind it.
+        from = unsafe { from.add(PIECE) };
+        // SAFETY: as above.
+        to = unsafe { to.add(PIECE) };
+        left -= PIECE;
     }
     // SAFETY: as the caller says, for what is left.
-    let (from, to) = unsafe { (bytes.as_ptr().add(done), to.add(done)) };
-    // SAFETY: the same.
-    unsafe { std::ptr::copy_nonoverlapping(from, to, bytes.len() - done) };
+    unsafe { std::ptr::copy_nonoverlapping(from, to, left) };
 }
 
 /// Where the payload of a message goes, in whatever memory: so that there is one write, from registers if

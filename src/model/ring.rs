@@ -122,6 +122,7 @@ fn laps_that_end_early() {
     check(None, move || {
         let (poster, reader) = sides(0);
         poster.turn_early(16, 16);
+        poster.will_wait();
         let posting = thread::spawn(move || {
             let posted = (1..=3).take_while(|value| post(&poster, 16, *value).is_ok()).count();
             if posted == 3 && poster.position() > 3 * 32 {

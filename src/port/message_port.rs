@@ -1,7 +1,7 @@
 //! The port itself: both halves in one handle.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytemuck::NoUninit;
 
@@ -303,7 +303,7 @@ impl MessagePort {
     /// or memory for the next message: free some, and call again.
     #[inline(always)]
     pub fn recv(&self) -> Result<Message<'_>, RecvError> {
-        let received = self.receiver.recv();
+        let received = self.receiver.receive(|_| self.glance(), |receiver| receiver.wait(None));
         if received.is_err() {
             self.after_failure();
         }
@@ -331,7 +331,8 @@ impl MessagePort {
     ///
     /// [`RecvError::Empty`], not before the time is up; else as [`recv`](Self::recv).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Message<'_>, RecvError> {
-        let received = self.receiver.recv_timeout(timeout);
+        let deadline = Instant::now().checked_add(timeout);
+        let received = self.receiver.receive(|_| self.glance(), |receiver| receiver.wait(deadline));
         if received.is_err() {
             self.after_failure();
         }
@@ -376,6 +377,13 @@ impl MessagePort {
     /// How often this port has slept in the kernel: a figure for benchmarks and tests.
     pub fn sleeps(&self) -> u64 {
         self.sender.sleeps() + self.receiver.sleeps()
+    }
+
+    /// Who posts and then waits is likely to be answered, message by message.
+    #[inline(always)]
+    fn glance(&self) -> bool {
+        self.sender.queue().first().will_wait();
+        self.receiver.glance()
     }
 
     /// Once the end was reported, this whole handle lets the line go.

@@ -95,9 +95,11 @@ pub(crate) struct Producer<M> {
     next: Cell<u64>,
     /// How far behind that the next record starts: there a filler is to come first. 0 but for early turns.
     skip: Cell<u64>,
-    /// Bytes that stay free between records: `apart` where the reader keeps up, else 0.
+    /// Bytes that stay free between records: `apart` where the reader answers, else 0.
     gap: Cell<u64>,
     apart: Cell<u64>,
+    /// Whether an answer was waited for since the reader was last asked.
+    has_waited: Cell<bool>,
     /// The reader's released position when last asked: at most the true one.
     released: Cell<u64>,
     /// How far a record may reach without a look at anything else: the end of the lap, or of what is known
@@ -125,6 +127,7 @@ impl<M: Memory> Producer<M> {
             skip: Cell::new(0),
             gap: Cell::new(0),
             apart: Cell::new(0),
+            has_waited: Cell::new(false),
             // Less cannot have been given back; the first look at the word tells more.
             released: Cell::new(next.saturating_sub(cursor.capacity())),
             limit: Cell::new(0),
@@ -153,12 +156,17 @@ impl<M: Memory> Producer<M> {
     }
 
     /// Has laps end early where the reader keeps up, once so many bytes of one were used, and records lie so
-    /// many bytes apart: see [`look_back`](Self::look_back). Until the reader comes along, that is all that the
+    /// many bytes apart if it also [answers](Self::will_wait): see [`look_back`](Self::look_back). Until the reader comes along, that is all that the
     /// ring then holds: so only for a queue that can grow.
     pub(crate) fn turn_early(&self, after: u64, apart: u64) {
         self.turn_after.set(after);
         self.apart.set(apart);
         self.turn.set(self.next.get() + after);
+    }
+
+    /// The poster is about to wait for an answer.
+    pub(crate) fn will_wait(&self) {
+        self.has_waited.set(true);
     }
 
     /// Has no lap end early any more.
@@ -263,10 +271,11 @@ impl<M: Memory> Producer<M> {
     /// Ends the lap early if the reader has caught up with all but the record at `last`: the next one then
     /// goes to the beginning of the ring, whose lines are warm in the caches of both sides.
     ///
-    /// A channel that is used one message at a time so lives in a few lines of one page. They lie apart: the
-    /// reader polls for the next header, and what the processor moves along with that line is not what is
-    /// written meanwhile. A reader that lags behind keeps the poster away: then it is asked twice as far on,
-    /// and a stream is neither disturbed nor spread out.
+    /// A channel that is used one message at a time so lives in a few lines of one page. A reader that lags
+    /// behind keeps the poster away: then it is asked twice as far on, and a stream is not disturbed.
+    ///
+    /// What is answered one by one lies apart. The reader polls for the next header, and what the processor
+    /// moves along with that line is not what is written meanwhile. A stream stays packed.
     #[cold]
     #[inline(never)]
     fn look_back(&self, last: u64) {
@@ -277,7 +286,8 @@ impl<M: Memory> Producer<M> {
         let Ok(released) = self.load_released() else { return };
         self.released.set(released);
         let keeps_up = released >= last;
-        self.gap.set(if keeps_up { self.apart.get() } else { 0 });
+        let answers = self.has_waited.replace(false);
+        self.gap.set(if keeps_up && answers { self.apart.get() } else { 0 });
         if keeps_up && offset >= after {
             self.skip.set(self.cursor.to_end(next));
         } else if keeps_up {
