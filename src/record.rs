@@ -10,7 +10,7 @@
 //! ```
 //!
 //! All fields are little-endian. `kind` is never 0, so a published head is never 0. The next header comes
-//! after the payload, its padding, and `gap` times sixteen bytes more.
+//! after the payload, its padding, and, if it is a message's, `gap` times sixteen bytes more.
 //!
 //! * A **message** whose flags say *outside* has memory outside the ring; its payload in the ring then
 //!   begins with an [`Outside`]. If its payload is large, nothing comes after that.
@@ -123,7 +123,10 @@ pub(crate) const fn buffers_of(detail: u64) -> u16 {
     (detail >> 32) as u16
 }
 
-/// The bytes between a record and the next header.
+/// Gaps are shorter than this.
+pub(crate) const MAX_GAP: u64 = (1 << 16) * HEADER_LEN;
+
+/// The bytes that stay free behind a record.
 pub(crate) const fn gap_of(detail: u64) -> u64 {
     (detail >> 48) * HEADER_LEN
 }

@@ -76,6 +76,8 @@ impl Receiver {
         if !ring.is_empty() {
             return false;
         }
+        // Nobody may wait for room that we owe while we wait for messages.
+        self.give_back();
         self.let_poster_run_ahead();
         self.hold().waits.glance(|| {
             let is_there = !ring.is_empty();
@@ -91,8 +93,8 @@ impl Receiver {
     fn let_poster_run_ahead(&self) {
         let ring = self.queue().first();
         let burst = ring.position() - self.waited_at.replace(ring.position());
-        // More is a lap that ended early, or a reader so far behind that it was in no way.
-        if burst > BURST && burst < ring.capacity() / 4 {
+        // One message is none. More is a lap that ended early, or a reader so far behind that it was in no way.
+        if burst > BURST.max(ring.usual_room()) && burst < ring.capacity() / 4 {
             for _ in 0..BURST_PAUSES {
                 spin_loop();
             }
@@ -101,7 +103,6 @@ impl Receiver {
 
     #[cold]
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<(), RecvError> {
-        // Nobody may wait for room that we owe while we wait for messages.
         self.give_back();
         if let Some(cools_at) = self.beyond().cools_at() {
             return self.wait_and_cool(deadline, cools_at);

@@ -303,11 +303,7 @@ impl MessagePort {
     /// or memory for the next message: free some, and call again.
     #[inline(always)]
     pub fn recv(&self) -> Result<Message<'_>, RecvError> {
-        let received = self.receiver.receive(|_| self.glance(), |receiver| receiver.wait(None));
-        if received.is_err() {
-            self.after_failure();
-        }
-        received
+        self.recv_until(None)
     }
 
     /// Takes the next message if there is one; never waits.
@@ -332,11 +328,7 @@ impl MessagePort {
     /// [`RecvError::Empty`], not before the time is up; else as [`recv`](Self::recv).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Message<'_>, RecvError> {
         let deadline = Instant::now().checked_add(timeout);
-        let received = self.receiver.receive(|_| self.glance(), |receiver| receiver.wait(deadline));
-        if received.is_err() {
-            self.after_failure();
-        }
-        received
+        self.recv_until(deadline)
     }
 
     /// The messages that are there, one by one, without waiting; at most as many as the ring and the limit
@@ -379,11 +371,15 @@ impl MessagePort {
         self.sender.sleeps() + self.receiver.sleeps()
     }
 
-    /// Who posts and then waits is likely to be answered, message by message.
     #[inline(always)]
-    fn glance(&self) -> bool {
-        self.sender.queue().first().will_wait();
-        self.receiver.glance()
+    fn recv_until(&self, deadline: Option<Instant>) -> Result<Message<'_>, RecvError> {
+        // Who posts and then waits is likely to be answered, message by message.
+        let before = || self.sender.queue().first().will_wait();
+        let received = self.receiver.recv_until(deadline, before);
+        if received.is_err() {
+            self.after_failure();
+        }
+        received
     }
 
     /// Once the end was reported, this whole handle lets the line go.

@@ -33,7 +33,7 @@ const ELASTIC: u64 = 16;
 const TURN_AFTER: u64 = 4096;
 /// And at least one in so many of its bytes: positions do not grow faster than that.
 const MAX_SKIP: u64 = 16;
-/// How far apart messages lie then: two cache lines, which the processor's prefetcher moves as one.
+/// How far apart messages lie then: so far that a whole cache line between them stays idle.
 const APART: u64 = 128;
 
 /// The longest payload of all.
@@ -113,8 +113,9 @@ impl Sender {
         let is_warm = shape.reuse && endpoint.trust() == Trust::Trusted;
         let first = queue.first();
         let capacity = first.cursor().capacity();
-        if limit >= ELASTIC * capacity && sent == 0 {
-            first.turn_early(TURN_AFTER.max(capacity / MAX_SKIP), APART);
+        let turn_after = TURN_AFTER.max(capacity / MAX_SKIP);
+        if limit >= ELASTIC * capacity && sent == 0 && turn_after < capacity {
+            first.turn_early(turn_after, APART);
         }
         Self {
             growth: Growth::new(limit, sent, &queue),

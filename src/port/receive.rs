@@ -96,7 +96,7 @@ impl Receiver {
     /// Waits for the next message. See [`MessagePort::recv`](crate::MessagePort::recv).
     #[inline(always)]
     pub fn recv(&self) -> Result<Message<'_>, RecvError> {
-        self.receive(Self::glance, |receiver| receiver.wait(None))
+        self.recv_until(None, || ())
     }
 
     /// Takes the next message if there is one. See
@@ -110,7 +110,21 @@ impl Receiver {
     /// [`MessagePort::recv_timeout`](crate::MessagePort::recv_timeout).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Message<'_>, RecvError> {
         let deadline = Instant::now().checked_add(timeout);
-        self.receive(Self::glance, |receiver| receiver.wait(deadline))
+        self.recv_until(deadline, || ())
+    }
+
+    /// Waits until then, for ever if there is no such time. Where a wait begins, `before` is called.
+    #[inline(always)]
+    pub(super) fn recv_until(
+        &self,
+        deadline: Option<Instant>,
+        before: impl FnOnce(),
+    ) -> Result<Message<'_>, RecvError> {
+        let soon = |receiver: &Self| {
+            before();
+            receiver.glance()
+        };
+        self.receive(soon, |receiver| receiver.wait(deadline))
     }
 
     /// How the other end is. See [`MessagePort::peer_state`](crate::MessagePort::peer_state).
@@ -141,7 +155,7 @@ impl Receiver {
     /// Hands out the next message; where there is none yet, the one that `soon` sees come, or for which
     /// `otherwise` waits.
     #[inline(always)]
-    pub(super) fn receive(
+    fn receive(
         &self,
         soon: impl FnOnce(&Self) -> bool,
         otherwise: impl FnOnce(&Self) -> Result<(), RecvError>,

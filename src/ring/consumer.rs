@@ -165,7 +165,7 @@ impl<M: Memory> Consumer<M> {
         // PUBLISH: as in `peek`.
         let len = plain_len(self.memory.word(from).load(Ordering::Acquire))?;
         let detail = self.detail(from);
-        let to = from + self.record_len(len, detail);
+        let to = from + self.room(len, detail);
         (to <= self.limit.get()).then(|| self.record(from, to, len, detail))
     }
 
@@ -195,6 +195,11 @@ impl<M: Memory> Consumer<M> {
     #[inline(always)]
     pub(crate) fn prefetch(&self) {
         self.memory.prefetch(self.read.get() + CACHE_LINE);
+    }
+
+    /// The room of the last record.
+    pub(crate) fn usual_room(&self) -> u64 {
+        self.usual.get().1
     }
 
     /// Moves past a record that [`peek`](Self::peek) found, to its end; its bytes stay until it is
@@ -312,14 +317,14 @@ impl<M: Memory> Consumer<M> {
         Found::Link(Link { at, order: tag_of(self.detail(at)), flags })
     }
 
-    /// The room of a record. In a stream of records of one length the next header's place must not
+    /// The room of a record, with the gap behind it. In a stream of records of one length the next header's place must not
     /// wait for this header to arrive: a branch on the usual length lets the processor go ahead and
     /// fetch several headers at once.
     #[inline(always)]
-    fn record_len(&self, payload_len: u32, detail: u64) -> u64 {
-        let (usual, len) = self.usual.get();
+    fn room(&self, payload_len: u32, detail: u64) -> u64 {
+        let (usual, room) = self.usual.get();
         let found = u64::from(payload_len) | gap_of(detail) << 32;
-        if found == usual { len } else { self.unusual(found) }
+        if found == usual { room } else { self.unusual(found) }
     }
 
     #[cold]
@@ -329,9 +334,9 @@ impl<M: Memory> Consumer<M> {
         if payload_len > self.cursor.max_payload() {
             return TOO_LONG;
         }
-        let len = record_len(payload_len) + gap;
-        self.usual.set((found, len));
-        len
+        let room = record_len(payload_len) + gap;
+        self.usual.set((found, room));
+        room
     }
 
     fn set_limit(&self) {
@@ -350,7 +355,7 @@ impl<M: Memory> Consumer<M> {
     /// poster had that room: else it has written over what the reader holds (R2).
     fn check(&self, from: u64, payload_len: u32, detail: u64) -> Found {
         self.set_limit();
-        let to = from + self.record_len(payload_len, detail);
+        let to = from + self.room(payload_len, detail);
         if to > self.limit.get() {
             return Found::Broken;
         }

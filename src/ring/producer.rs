@@ -3,8 +3,14 @@
 use std::cell::Cell;
 
 use super::{Cursor, Memory};
-use crate::record::{HEADER_LEN, detail, filler_head, link_head, message_head, record_len};
+use crate::record::{
+    HEADER_LEN, MAX_GAP, detail, filler_head, link_head, message_head, record_len,
+};
 use crate::sync::Ordering;
+
+/// How much sooner the reader is asked than the known room ends: one in so many of the bytes after which a lap may
+/// end.
+const SOONER: u64 = 4;
 
 /// Room in the ring that nobody else writes, until it is published or dropped.
 ///
@@ -105,7 +111,7 @@ pub(crate) struct Producer<M> {
     /// How far a record may reach without a look at anything else: the end of the lap, or of what is known
     /// to be free. 0 if a link has ended this ring.
     limit: Cell<u64>,
-    /// Where to ask next whether the reader has caught up, and how far into a lap to do so first.
+    /// Where to ask next whether the reader has caught up, and how far into a lap it may end early.
     turn: Cell<u64>,
     turn_after: Cell<u64>,
     /// A grown ring: for one lap only, so room that was given back is not used again.
@@ -159,6 +165,7 @@ impl<M: Memory> Producer<M> {
     /// many bytes apart if it also [answers](Self::will_wait): see [`look_back`](Self::look_back). Until the reader comes along, that is all that the
     /// ring then holds: so only for a queue that can grow.
     pub(crate) fn turn_early(&self, after: u64, apart: u64) {
+        debug_assert!(apart.is_multiple_of(HEADER_LEN) && apart < MAX_GAP, "a header can tell it");
         self.turn_after.set(after);
         self.apart.set(apart);
         self.turn.set(self.next.get() + after);
@@ -264,7 +271,7 @@ impl<M: Memory> Producer<M> {
         self.memory.word(offset).store(head, Ordering::Release);
         self.next.set(end);
         if end >= self.turn.get() {
-            self.look_back(reservation.start);
+            self.look_back(reservation.next);
         }
     }
 
@@ -274,8 +281,9 @@ impl<M: Memory> Producer<M> {
     /// A channel that is used one message at a time so lives in a few lines of one page. A reader that lags
     /// behind keeps the poster away: then it is asked twice as far on, and a stream is not disturbed.
     ///
-    /// What is answered one by one lies apart. The reader polls for the next header, and what the processor
-    /// moves along with that line is not what is written meanwhile. A stream stays packed.
+    /// What is answered one by one lies apart: between two messages a line stays idle. The reader polls for the
+    /// next header, and what its processor fetches beside that line is not what is written meanwhile. A
+    /// stream stays packed.
     #[cold]
     #[inline(never)]
     fn look_back(&self, last: u64) {
@@ -387,10 +395,13 @@ impl<M: Memory> Producer<M> {
     fn begin_lap(&self, start: u64) {
         self.skip.set(0);
         self.set_limit(start);
-        // After a message, and not before the one for which no room is known.
         let after = self.turn_after.get();
-        let soon = self.limit.get().saturating_sub(after / 4);
-        self.turn.set(start.saturating_add(after).min(soon.max(start)));
+        if after < u64::MAX {
+            // Where the known room ends before that, the reader is asked a little sooner: after a message, in
+            // place of before one that finds no room.
+            let soon = self.limit.get().saturating_sub(after / SOONER);
+            self.turn.set((start + after).min(soon.max(start)));
+        }
     }
 
     /// Reads how far the reader has given room back, and checks it.

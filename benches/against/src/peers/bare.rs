@@ -21,6 +21,7 @@ use crate::far::Far;
 struct Slot<T> {
     /// One more than the number of the message that lies here.
     number: AtomicU64,
+    _unused: u64,
     payload: UnsafeCell<T>,
 }
 
@@ -57,7 +58,8 @@ struct End<T> {
 
 impl<T> End<T> {
     fn pair(count: usize, mut payload: impl FnMut() -> T) -> [Self; 2] {
-        let slot = || Slot { number: AtomicU64::new(0), payload: UnsafeCell::new(payload()) };
+        let slot =
+            || Slot { number: AtomicU64::new(0), _unused: 0, payload: UnsafeCell::new(payload()) };
         let slots = std::iter::repeat_with(slot).take(count).collect();
         let slots = Arc::new(Slots { slots, done: Line::default() });
         [Arc::clone(&slots), slots].map(|slots| Self { slots, count: 0, index: 0, done: 0 })
@@ -145,7 +147,8 @@ impl<const N: usize> Carrier<N> for Words<N> {
 /// Large payloads, one way.
 pub struct Blocks(End<Box<[u8]>>);
 
-/// Bytes of all blocks: more than the caches of one processor hold, and less than those that all share.
+/// Bytes of all blocks, as far as 2 to 16 make so many: more than the caches of one processor hold, and less than
+/// those that all share.
 const BLOCKS: usize = 8 << 20;
 
 /// Starts a far end that reads payloads of `len` bytes.
