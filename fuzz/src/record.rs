@@ -10,11 +10,13 @@ enum Script {
     Post { capacity: u8, steps: Vec<(u16, Released)> },
 }
 
-/// A word of the ring: anything, or something that begins like a header, with up to three ports.
+/// A word of the ring: anything, or something that begins like a header, with up to three ports, or like the second
+/// word of one, with a small gap.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Word {
     Any(u64),
     Head { len: u16, kind: u8 },
+    Detail { tag: u8, gap: u8 },
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -30,6 +32,7 @@ pub fn record(data: &[u8]) {
                 .iter()
                 .map(|word| match *word {
                     Word::Any(word) => word,
+                    Word::Detail { tag, gap } => u64::from(tag) | u64::from(gap % 16) << 48,
                     Word::Head { len, kind } => {
                         let (kind, ports) = (kind & 0x3f, kind >> 6);
                         u64::from(len) | u64::from(kind) << 32 | u64::from(ports) << 48

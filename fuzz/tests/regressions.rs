@@ -3,6 +3,17 @@
 use std::fs;
 use std::path::Path;
 
+/// A ring whose laps never end early was looked back on after the first record of a lap.
+#[test]
+fn a_ring_is_not_looked_back_on_for_nothing() {
+    let (len, released) = (
+        [240, 240, 240, 224, 0, 240, 208, 16, 480, 16, 464],
+        [0, 0, 0, 512, 512, 512, 512, 1504, 1504, 2080, 0],
+    );
+    let steps: Vec<_> = len.into_iter().zip(released).collect();
+    zeroport::fuzzing::post_into_ring(1024, &steps);
+}
+
 #[test]
 fn kept_inputs_pass() {
     for (name, target) in zeroport_fuzz::TARGETS {
