@@ -163,7 +163,7 @@ impl Source for EncodeError {
 }
 
 /// Archives a value into `room`; gives the length of the archive, which may be more than there is room for.
-#[inline]
+#[inline(always)] // a copy of `room` would wait for the message before
 pub(crate) fn encode<T: Postable>(
     value: &T,
     room: Room<'_>,
