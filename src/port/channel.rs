@@ -118,8 +118,9 @@ impl ChannelOptions {
     /// channel is opened. Memory is taken as it is first used. Payloads of up to half the capacity less
     /// 32 bytes travel in the ring, longer ones in a memory of their own.
     ///
-    /// A channel that is used one message at a time stays in a sixteenth of its ring, at least a page, if its queue may become
-    /// sixteen times as long as the ring: the first burst of more than that then waits in a larger one.
+    /// A channel that is used one message at a time stays in a sixteenth of its ring, at least a page, if its
+    /// queue may become sixteen times as long as the ring: the first burst of more than that then waits in a
+    /// larger one.
     pub const fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = [bytes; 2];
         self

@@ -214,12 +214,10 @@ impl Sender {
     }
 
     fn grow(&self, len: u64, patience: Patience) -> Result<bool, PostError> {
-        let Some(capacity) = self.next_capacity(len)? else {
-            self.queue().first().turn_late();
-            return Ok(false);
-        };
-        // Who needs more than its ring had better use all of it.
+        let next = self.next_capacity(len)?;
+        // Who needs more than its ring had better use all of it, also where it may not grow.
         self.queue().first().turn_late();
+        let Some(capacity) = next else { return Ok(false) };
         let os = |error: rustix::io::Errno| PostError::Os(error.into());
         let segment = Segment::create(Shape::grown(capacity)).map_err(os)?;
         let chunk = CHUNK.max(2 * record_len(len)).min(capacity);

@@ -162,8 +162,8 @@ impl<M: Memory> Producer<M> {
     }
 
     /// Has laps end early where the reader keeps up, once so many bytes of one were used, and records lie so
-    /// many bytes apart if it also [answers](Self::will_wait): see [`look_back`](Self::look_back). Until the reader comes along, that is all that the
-    /// ring then holds: so only for a queue that can grow.
+    /// many bytes apart if it also [answers](Self::will_wait): see [`look_back`](Self::look_back). Until the
+    /// reader comes along, that is all that the ring then holds: so only for a queue that can grow.
     pub(crate) fn turn_early(&self, after: u64, apart: u64) {
         debug_assert!(apart.is_multiple_of(HEADER_LEN) && apart < MAX_GAP, "a header can tell it");
         self.turn_after.set(after);
