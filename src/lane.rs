@@ -73,6 +73,8 @@ pub(crate) struct PortArrival {
     pub(crate) grown: [Option<Attaching>; 2],
     pub(crate) incoming: Vec<ForkSafeFd>,
     pub(crate) outgoing: Option<ForkSafeFd>,
+    /// The blocks that its reader has kept.
+    pub(crate) kept: Vec<ForkSafeFd>,
 }
 
 /// A segment that has come, and is or will be mapped.
@@ -129,9 +131,11 @@ impl PortArrival {
         let lanes = ticket.lanes();
         let incoming: Vec<_> = fds.take(lanes.incoming).collect();
         let outgoing = if lanes.outgoing { Some(fds.next()?) } else { None };
+        let kept: Vec<_> = fds.take(ticket.blocks()).collect();
         let are_ours = incoming.len() == lanes.incoming
+            && kept.len() == ticket.blocks()
             && [&line].into_iter().chain(&incoming).chain(&outgoing).all(is_seqpacket);
-        are_ours.then(|| Self { ticket, segment, line, grown, incoming, outgoing })
+        are_ours.then(|| Self { ticket, segment, line, grown, incoming, outgoing, kept })
     }
 
     fn map(&mut self) -> Result<(), Errno> {

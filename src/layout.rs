@@ -28,7 +28,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 /// The first eight bytes of a segment.
 pub(crate) const MAGIC: [u8; 8] = *b"ZEROPORT";
 /// The version of the shared format.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// The smallest capacity of a ring: one page.
 pub(crate) const MIN_CAPACITY: u64 = 4 << 10;

@@ -49,6 +49,10 @@ pub(crate) struct Outside {
     pub(crate) large: u64,
     /// Bytes of memory of all buffers: each a whole number of pages.
     pub(crate) buffers: u64,
+    /// The number of the file in which the large payload is, if the reader has kept that; 0 if its descriptor is on the lane.
+    pub(crate) kept: u64,
+    /// 0.
+    pub(crate) reserved: u64,
 }
 
 impl Outside {
@@ -68,7 +72,7 @@ const PAGE: u64 = 4096;
 /// Bytes of an [`Outside`].
 pub(crate) const OUTSIDE_LEN: u32 = size_of::<Outside>() as u32;
 
-const _: () = assert!(OUTSIDE_LEN as u64 == HEADER_LEN, "what follows stays aligned");
+const _: () = assert!(OUTSIDE_LEN as u64 % HEADER_LEN == 0, "what follows stays aligned");
 
 /// What a head says, after it was checked for form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

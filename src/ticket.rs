@@ -3,7 +3,7 @@
 //! ```text
 //!  byte 0      4      5       6       7        8           12         16
 //!       ┌──────┬──────┬───────┬───────┬────────┬───────────┬──────────┐
-//!       │ kind │ side │ flags │ lanes │ res. 0 │ lanes sent│ res. = 0 │
+//!       │ kind │ side │ flags │ lanes │ blocks │ lanes sent│ res. = 0 │
 //!       │ u32  │ u8   │ u8    │ u8    │ u8     │ u32       │ u32      │
 //!       ├──────┴──────┴───────┴───────┼────────┴───────────┴──────────┤
 //!    16 │ epoch                       │ next, in the first ring       │
@@ -15,7 +15,7 @@
 //!
 //! | kind | descriptors that belong to it, in this order | fields |
 //! |---|---|---|
-//! | port | segment; line; the grown ring that it posts to; the one that it reads; incoming lanes; outgoing lane; as far as there are | all but length |
+//! | port | segment; line; the grown ring that it posts to; the one that it reads; incoming lanes; outgoing lane; the blocks that it has kept; as far as there are | all but length |
 //! | envelope | a socket that holds the tickets, for more descriptors than one packet takes | |
 //! | buffer | its memory | length |
 //! | payload | the memory of a large payload | length |
@@ -48,6 +48,9 @@ const FLAG_FRESH_LANE: u8 = 64;
 /// The most lanes that may wait in one direction, beside the one that the reader is at.
 pub(crate) const MAX_LANES: usize = 16;
 
+/// The most blocks that the reader of a direction keeps.
+pub(crate) const MAX_BLOCKS: usize = 16;
+
 /// No position of an honest port comes near: 146 years at a gigabyte a second, or 9 where all laps end early.
 const MAX_POSITION: u64 = 1 << 62;
 
@@ -62,9 +65,9 @@ pub(crate) struct Ticket {
     side: u8,
     flags: u8,
     lanes: u8,
-    reserved: u8,
+    blocks: u8,
     lanes_sent: u32,
-    reserved_too: u32,
+    reserved: u32,
     epoch: u64,
     next: [u64; 2],
     read: [u64; 2],
@@ -178,9 +181,9 @@ impl Ticket {
             side: 0,
             flags: 0,
             lanes: 0,
-            reserved: 0,
+            blocks: 0,
             lanes_sent: 0,
-            reserved_too: 0,
+            reserved: 0,
             epoch: 0,
             next: [0; 2],
             read: [0; 2],
@@ -190,7 +193,12 @@ impl Ticket {
         }
     }
 
-    pub(crate) fn port(standing: Standing, lanes: TicketLanes, trust: TicketTrust) -> Self {
+    pub(crate) fn port(
+        standing: Standing,
+        lanes: TicketLanes,
+        blocks: usize,
+        trust: TicketTrust,
+    ) -> Self {
         let flag = |is_set, flag| if is_set { flag } else { 0 };
         Self {
             side: standing.side.to_wire() as u8,
@@ -202,6 +210,7 @@ impl Ticket {
                 | flag(standing.next.grown.is_some(), FLAG_NEXT_GROWN)
                 | flag(standing.read.grown.is_some(), FLAG_READ_GROWN),
             lanes: lanes.incoming as u8,
+            blocks: blocks as u8,
             lanes_sent: lanes.sent,
             epoch: standing.epoch.to_wire(),
             next: standing.next.to_wire(),
@@ -223,9 +232,9 @@ impl Ticket {
         match self.kind {
             KIND_PORT => (self.flags & 128 == 0
                 && self.reserved == 0
-                && self.reserved_too == 0
                 && self.len == 0
                 && lanes <= MAX_LANES + 1
+                && self.blocks() <= MAX_BLOCKS
                 && (lanes > 0 || !self.has(FLAG_AT_LANE))
                 && (self.has(FLAG_OUTGOING) || !self.has(FLAG_FRESH_LANE)))
             .then_some(Kind::Port),
@@ -258,13 +267,18 @@ impl Ticket {
         }
     }
 
+    /// How many blocks come with it.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks.into()
+    }
+
     /// How many descriptors belong to it.
     pub(crate) fn fds(&self) -> usize {
         if self.kind != KIND_PORT {
             return 1;
         }
         let grown = self.grown().into_iter().filter(|grown| *grown).count();
-        2 + grown + usize::from(self.lanes) + usize::from(self.has(FLAG_OUTGOING))
+        2 + grown + usize::from(self.lanes) + usize::from(self.has(FLAG_OUTGOING)) + self.blocks()
     }
 
     pub(crate) fn trust(&self) -> TicketTrust {

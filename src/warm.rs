@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The poster keeps a few blocks, the reader keeps them mapped, and the state says whose turn it is
-//! ([`crate::turn`]).
+//! ([`crate::turn`]). What the reader has kept is not sent to it again, but named by its file.
 //!
 //! A reader that has waited in vain for a while *trims*: it gives the pages of free blocks back to the
 //! kernel. It does so because a poster that is done with its burst may not come back for long.
@@ -22,16 +22,17 @@
 //!   not trust it maps nothing, but has the kernel copy the payload.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate};
 use rustix::io::{Errno, pread};
 
 use crate::memfd;
-use crate::segment::SegmentId;
 use crate::sync::AtomicU32;
-use crate::turn;
+use crate::turn::{self, Claimed};
 
 /// Bytes before the payload.
 const HEADER_LEN: u64 = 4096;
@@ -78,6 +79,9 @@ impl Shared {
 pub(crate) struct Block {
     shared: Shared,
     memfd: OwnedFd,
+    /// Its number in the kernel's own file system, where all memfds are.
+    file: u64,
+    is_kept: Cell<bool>,
 }
 
 impl Block {
@@ -89,7 +93,9 @@ impl Block {
         let memfd = memfd::make()?;
         ftruncate(&memfd, len)?;
         fcntl_add_seals(&memfd, SEALS)?;
-        let block = Self { shared: Shared::map(memfd.as_fd(), len)?, memfd };
+        let file = fstat(&memfd)?.st_ino;
+        let shared = Shared::map(memfd.as_fd(), len)?;
+        let block = Self { shared, memfd, file, is_kept: Cell::new(false) };
         block.allocate()?;
         Ok(block)
     }
@@ -106,9 +112,16 @@ impl Block {
         self.memfd.as_fd()
     }
 
+    /// The number of its file, if the reader has kept it.
+    pub(crate) fn kept(&self) -> Option<u64> {
+        self.is_kept.get().then_some(self.file)
+    }
+
     /// Takes the block back from its reader, if that one has let it go.
     pub(crate) fn claim(&self) -> bool {
-        turn::claim(self.shared.state(), || self.allocate().is_ok())
+        let claimed = turn::claim(self.shared.state(), || self.allocate().is_ok());
+        self.is_kept.set(claimed == Some(Claimed::Kept));
+        claimed.is_some()
     }
 
     /// Whether the reader has let it go.
@@ -136,6 +149,13 @@ impl Block {
     }
 }
 
+impl Drop for Block {
+    fn drop(&mut self) {
+        // A reader that has kept it may forget it.
+        turn::give_up(self.shared.state());
+    }
+}
+
 /// Copies the payload of a block, whatever the poster does meanwhile: for a reader that does not trust it. By
 /// the kernel, because to read a hole through a mapping takes memory. `None`: it is no block, or shorter.
 pub(crate) fn copy_out(memfd: BorrowedFd<'_>, into: &mut [u64]) -> Result<(), Option<Errno>> {
@@ -156,62 +176,87 @@ pub(crate) fn copy_out(memfd: BorrowedFd<'_>, into: &mut [u64]) -> Result<(), Op
     Ok(())
 }
 
-/// A block as its reader has it.
+/// A block as its reader has it, or will have it once it is mapped.
 #[derive(Debug)]
 pub(crate) struct Reading {
-    shared: Shared,
-    id: SegmentId,
+    shared: OnceLock<Shared>,
+    /// For the next holder of the port.
+    memfd: OwnedFd,
+    file: u64,
+    size: u64,
 }
 
 impl Reading {
-    /// What a descriptor is, to be found among the blocks that are mapped already.
-    pub(crate) fn id_of(memfd: BorrowedFd<'_>) -> Result<SegmentId, Errno> {
-        Ok(SegmentId::of(&fstat(memfd)?))
-    }
-
-    /// Maps a block. `None`: it is not one for a payload of this length.
-    pub(crate) fn map(memfd: BorrowedFd<'_>, len: u64) -> Result<Option<Self>, Errno> {
-        let seals = fcntl_get_seals(memfd).unwrap_or(SealFlags::empty());
-        let stat = fstat(memfd)?;
+    /// What came as a block.
+    pub(crate) fn new(memfd: OwnedFd) -> Result<Self, Errno> {
+        let stat = fstat(&memfd)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let is_block = seals.contains(SEALS)
-            && size.is_multiple_of(HEADER_LEN)
-            && size.checked_sub(HEADER_LEN).is_some_and(|capacity| len <= capacity);
-        if !is_block {
-            return Ok(None);
-        }
-        Ok(Some(Self { shared: Shared::map(memfd, size)?, id: SegmentId::of(&stat) }))
+        Ok(Self { shared: OnceLock::new(), file: stat.st_ino, memfd, size })
     }
 
-    pub(crate) fn id(&self) -> SegmentId {
-        self.id
+    pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
+        self.memfd.as_fd()
+    }
+
+    pub(crate) fn file(&self) -> u64 {
+        self.file
     }
 
     pub(crate) fn capacity(&self) -> u64 {
-        self.shared.capacity()
+        self.size.saturating_sub(HEADER_LEN)
     }
 
-    /// The first bytes of the payload, for a reader that trusts the poster.
+    /// Maps it, if that was not done. `None`: it is no block, or not one for a payload of this length.
+    pub(crate) fn map(&self, len: u64) -> Result<Option<()>, Errno> {
+        if self.shared.get().is_none() {
+            let seals = fcntl_get_seals(&self.memfd).unwrap_or(SealFlags::empty());
+            let is_block = seals.contains(SEALS)
+                && self.size.is_multiple_of(HEADER_LEN)
+                && self.size >= HEADER_LEN;
+            if !is_block {
+                return Ok(None);
+            }
+            let shared = Shared::map(self.memfd(), self.size)?;
+            self.shared.get_or_init(|| shared);
+        }
+        Ok((len <= self.capacity()).then_some(()))
+    }
+
+    /// The first bytes of the payload, for a reader that trusts the poster. None before it was mapped.
     pub(crate) fn payload(&self, len: usize) -> &[u8] {
-        let len = len.min(self.capacity() as usize);
+        let Some(shared) = self.shared.get() else { return &[] };
+        let len = len.min(shared.capacity() as usize);
         // SAFETY: M1, M3: only called for a trusted poster, between the receipt and `let_go`.
-        unsafe { std::slice::from_raw_parts(self.shared.payload(), len) }
+        unsafe { std::slice::from_raw_parts(shared.payload(), len) }
     }
 
-    /// The poster may use it again.
+    /// The poster may use it again, and need not send it again.
     pub(crate) fn let_go(&self) {
-        turn::let_go(self.shared.state());
+        if let Some(shared) = self.shared.get() {
+            turn::let_go(shared.state());
+        }
     }
 
-    /// Gives the memory of the payload back to the kernel, if the block is free.
-    pub(crate) fn trim(&self) {
-        turn::trim(self.shared.state(), || {
-            let (from, len) = (HEADER_LEN as usize, self.capacity() as usize);
-            // SAFETY: M3: in TRIMMING nobody has a slice of the payload, which then reads as zeros.
-            // If it is refused, the memory stays warm.
-            let _ = unsafe {
-                self.shared.map.unchecked_advise_range(UncheckedAdvice::Remove, from, len)
-            };
-        });
+    /// The poster may use it again, and has to send it then. Its memory goes back to the kernel.
+    pub(crate) fn forget(&self) {
+        if let Some(shared) = self.shared.get() {
+            turn::forget(shared.state(), || self.give_back(shared));
+        }
+    }
+
+    /// As [`forget`](Self::forget), if the poster has not claimed it.
+    pub(crate) fn trim(&self) -> bool {
+        self.map(0).is_ok_and(|is_block| is_block.is_some())
+            && self
+                .shared
+                .get()
+                .is_some_and(|shared| turn::trim(shared.state(), || self.give_back(shared)))
+    }
+
+    fn give_back(&self, shared: &Shared) {
+        let (from, len) = (HEADER_LEN as usize, self.capacity() as usize);
+        // SAFETY: M3: in the reader's turn only a message has a slice of the payload, and that is gone; in
+        // TRIMMING nobody has. It then reads as zeros. If it is refused, the memory stays warm.
+        let _ = unsafe { shared.map.unchecked_advise_range(UncheckedAdvice::Remove, from, len) };
     }
 }

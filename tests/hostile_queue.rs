@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
 use ends::{expect_end, expect_post_closed};
@@ -305,10 +305,20 @@ fn ticket(kind: u8, len: u64) -> [u8; TICKET_LEN] {
 }
 
 /// What a record says that it has outside the ring.
-fn outside(large: u64, buffers: u64) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&large.to_le_bytes());
-    bytes[8..].copy_from_slice(&buffers.to_le_bytes());
+fn outside(large: u64, buffers: u64) -> [u8; 32] {
+    outside_of([large, buffers, 0, 0])
+}
+
+/// The same for a payload of a memory that the victim is said to have kept: the number of its file.
+fn kept(large: u64, file: u64) -> [u8; 32] {
+    outside_of([large, 0, file, 0])
+}
+
+fn outside_of(words: [u64; 4]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
     bytes
 }
 
@@ -901,7 +911,7 @@ alone!(a_broken_grown_ring_closes_the_channel, || {
             MESSAGE | (max + 1),
             MESSAGE | 0xffff_ffff,
             MESSAGE | 4 << 40,
-            MESSAGE | u64::from(OUTSIDE) << 40 | 15,
+            MESSAGE | u64::from(OUTSIDE) << 40 | 31,
             FILLER,
             FILLER | 1,
             u64::MAX,
@@ -1047,7 +1057,7 @@ alone!(a_large_record_that_lies_closes_the_channel, || {
                 hostile.record(OUTSIDE, [0, 0], &outside(large, buffers));
             });
         }
-        for len in 0..16 {
+        for len in 0..32 {
             expect_violation("less in the ring than it needs", |hostile| {
                 hostile.pack(&[ticket(PAYLOAD, LEN)], &[hostile.payload(&bytes).as_fd()]);
                 hostile.record(OUTSIDE, [0, 0], &outside(LEN, 0)[..len]);
@@ -1060,6 +1070,23 @@ alone!(a_large_record_that_lies_closes_the_channel, || {
                 hostile.record(OUTSIDE, [0, 0], &payload);
             });
         }
+        for file in [1, u64::MAX] {
+            expect_violation("a memory that was not kept", |hostile| {
+                hostile.record(OUTSIDE, [0, 0], &kept(LEN, file));
+            });
+        }
+        expect_violation("a memory that was not kept, and comes on the lane", |hostile| {
+            let payload = hostile.payload(&bytes);
+            hostile.pack(&[ticket(PAYLOAD, LEN)], &[payload.as_fd()]);
+            hostile.record(OUTSIDE, [0, 0], &kept(LEN, payload.metadata().unwrap().ino()));
+        });
+        expect_violation("words that are not used yet", |hostile| {
+            hostile.pack(&[ticket(PAYLOAD, LEN)], &[hostile.payload(&bytes).as_fd()]);
+            hostile.record(OUTSIDE, [0, 0], &outside_of([LEN, 0, 0, 1]));
+        });
+        expect_violation("a kept memory of no payload", |hostile| {
+            hostile.record(OUTSIDE, [0, 0], &kept(0, 1));
+        });
         for kind in [0, PORT, BUFFER, RING, 6] {
             expect_violation("another kind of ticket", |hostile| {
                 hostile.pack(&[ticket(kind, LEN)], &[hostile.payload(&bytes).as_fd()]);
@@ -1082,6 +1109,77 @@ alone!(a_large_record_that_lies_closes_the_channel, || {
             hostile.pack(&[ticket(ENVELOPE, 0)], &[end.as_fd()]);
             hostile.record(OUTSIDE, [0, 0], &outside(LEN, 0));
         });
+    });
+});
+
+/// Sends a large payload by the rules, and has the victim read it. Gives its memory.
+fn have_kept(victim: &MessagePort, hostile: &mut Hostile) -> File {
+    let memory = hostile.payload(&[1; LEN as usize]);
+    hostile.pack(&[ticket(PAYLOAD, LEN)], &[memory.as_fd()]);
+    hostile.record(OUTSIDE, [0, 0], &outside(LEN, 0));
+    assert_eq!(victim.recv().unwrap().bytes(), [1; LEN as usize]);
+    memory
+}
+
+alone!(a_kept_memory_named_by_a_liar_closes_the_channel, || {
+    with_watchdog(|| {
+        let expect = |what, reader, play: &dyn Fn(&mut Hostile, &File), is_legal| {
+            case(what, || {
+                let (victim, mut hostile) = open(reader, LIMIT);
+                hostile.open_lane();
+                let memory = have_kept(&victim, &mut hostile);
+                play(&mut hostile, &memory);
+                if is_legal {
+                    assert_eq!(victim.recv().unwrap().bytes(), [2; LEN as usize]);
+                    assert_eq!(victim.peer_state(), PeerState::Open);
+                } else {
+                    expect_violated(&victim);
+                }
+            });
+        };
+        let name = |hostile: &mut Hostile, memory: &File, len| {
+            memory.write_all_at(&[2; LEN as usize], HEADER).unwrap();
+            hostile.record(OUTSIDE, [0, 0], &kept(len, memory.metadata().unwrap().ino()));
+        };
+        expect("by the rules", Reader::Warm, &|hostile, memory| name(hostile, memory, LEN), true);
+        for reader in [Reader::Untrusted, Reader::Cold, Reader::Stranger] {
+            expect(
+                "who keeps nothing",
+                reader,
+                &|hostile, _| {
+                    hostile.record(OUTSIDE, [0, 0], &kept(LEN, 1));
+                },
+                false,
+            );
+        }
+        // Who does not trust us has a copy of what can still be written.
+        let named = |hostile: &mut Hostile, memory: &File| name(hostile, memory, LEN);
+        expect("a stranger", Reader::Stranger, &named, false);
+        for len in [pages(LEN) + 1, LIMIT] {
+            let longer = |hostile: &mut Hostile, memory: &File| name(hostile, memory, len);
+            expect("longer than it is", Reader::Warm, &longer, false);
+        }
+        for counts in [[1, 0], [0, 1]] {
+            expect(
+                "with a list",
+                Reader::Warm,
+                &|hostile, memory| {
+                    let file = memory.metadata().unwrap().ino();
+                    hostile.record(OUTSIDE, counts, &kept(LEN, file));
+                },
+                false,
+            );
+        }
+        // Twice before it was read is bad manners, and no harm.
+        expect(
+            "twice",
+            Reader::Warm,
+            &|hostile, memory| {
+                name(hostile, memory, LEN);
+                name(hostile, memory, LEN);
+            },
+            true,
+        );
     });
 });
 

@@ -46,8 +46,8 @@ fn long_text(number: u64, len: usize) -> String {
 /// Sizes at which other systems change their way of carrying, and the edges of this one's.
 fn sizes(max_in_ring: usize) -> impl Iterator<Item = (u64, usize)> {
     let named = [0, 1, 65535, 65536, 65537, 256 * KIB + 3, 3 * MIB + 1];
-    // A loan that may have buffers beside it has less room by 16 bytes, a text by its length and place.
-    let edge = max_in_ring - 26..=max_in_ring + 2;
+    // A loan that may have buffers beside it has less room by 32 bytes, a text by its length and place.
+    let edge = max_in_ring - 42..=max_in_ring + 2;
     (0..).zip(named.into_iter().chain(edge))
 }
 

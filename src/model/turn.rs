@@ -7,7 +7,7 @@ use loom::thread;
 
 use super::check;
 use crate::sync::AtomicU32;
-use crate::turn::{claim, is_free, let_go, send, trim};
+use crate::turn::{Claimed, claim, forget, give_up, is_free, let_go, send, trim};
 
 /// A block: the word, and the payload, of which loom reports if both sides use it at once.
 struct Block {
@@ -51,7 +51,7 @@ impl Block {
             self.write(Payload::Of(0));
             true
         };
-        let is_ours = claim(&self.word, warm_up);
+        let is_ours = claim(&self.word, warm_up).is_some();
         if is_ours {
             assert_ne!(self.read(), Payload::Gone, "it has memory");
             self.write(Payload::Of(value));
@@ -59,8 +59,8 @@ impl Block {
         is_ours
     }
 
-    fn trim(&self) {
-        trim(&self.word, || self.write(Payload::Gone));
+    fn trim(&self) -> bool {
+        trim(&self.word, || self.write(Payload::Gone))
     }
 }
 
@@ -105,11 +105,58 @@ fn what_cannot_be_warmed_up_stays_cold() {
         let_go(&block.word);
         block.trim();
         let theirs = Arc::clone(&block);
-        let posting = thread::spawn(move || assert!(!claim(&theirs.word, || false)));
+        let posting = thread::spawn(move || assert_eq!(claim(&theirs.word, || false), None));
         // It is cold already.
         block.trim();
         posting.join().unwrap();
         assert!(block.fill(2));
         assert_eq!(block.read(), Payload::Of(2));
+    });
+}
+
+#[test]
+fn what_the_poster_claims_as_kept_is_not_forgotten() {
+    check(None, || {
+        let block = Block::sent();
+        let_go(&block.word);
+        let theirs = Arc::clone(&block);
+        let posting = thread::spawn(move || claim(&theirs.word, || true));
+        let is_forgotten = block.trim();
+        let claimed = posting.join().unwrap();
+        assert_ne!((is_forgotten, claimed), (true, Some(Claimed::Kept)));
+        assert!(is_forgotten || claimed == Some(Claimed::Kept));
+    });
+}
+
+#[test]
+fn forgotten_when_it_is_let_go() {
+    check(None, || {
+        let block = Block::sent();
+        let theirs = Arc::clone(&block);
+        let posting = thread::spawn(move || theirs.fill(2));
+        assert_eq!(block.read(), Payload::Of(1));
+        forget(&block.word, || block.write(Payload::Gone));
+        if !posting.join().unwrap() {
+            assert!(block.fill(2), "it is cold");
+        }
+        assert_eq!(block.read(), Payload::Of(2));
+    });
+}
+
+#[test]
+fn what_the_poster_gives_up_can_be_forgotten() {
+    check(None, || {
+        let block = Block::sent();
+        let_go(&block.word);
+        let theirs = Arc::clone(&block);
+        let posting = thread::spawn(move || {
+            theirs.fill(2);
+            give_up(&theirs.word);
+        });
+        block.trim();
+        posting.join().unwrap();
+        block.trim();
+        assert!(block.fill(3), "it is cold");
+        assert_eq!(block.read(), Payload::Of(3));
     });
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use crate::SealedBuffer;
 use crate::epoch;
 use crate::error::{AttachError, TakeError};
+use crate::fork::ForkSafeFd;
 use crate::lane::{Arrival, Attaching, Incoming, NotHere, Outgoing, PortArrival};
 use crate::layout::Side;
 use crate::line::Line;
 use crate::segment::Segment;
 use crate::steps::{Step, reach};
 use crate::ticket::{Place, Standing};
+use crate::warm::Reading;
 
 use super::parts::{Lanes, PortParts, Trusts, check_limits};
 use super::{Message, MessagePort, Trust, WaitStrategy};
@@ -212,7 +214,7 @@ impl Message<'_> {
 
 /// Makes a port of what arrived on a carrier: the one who comes first is its holder.
 pub(super) fn adopt(arrival: PortArrival, carrier: Trusts) -> Result<MessagePort, AttachError> {
-    let PortArrival { ticket, segment, line, grown, incoming, outgoing } = arrival;
+    let PortArrival { ticket, segment, line, grown, incoming, outgoing, kept } = arrival;
     let standing = ticket.standing().ok_or(AttachError::NotAPort)?;
     let said = ticket.trust();
     let trust = |is_trusted| if is_trusted { Trust::Trusted } else { Trust::Untrusted };
@@ -231,6 +233,13 @@ pub(super) fn adopt(arrival: PortArrival, carrier: Trusts) -> Result<MessagePort
         posts_to.map(|ring| attach_grown(ring, standing.next, limit(side))).transpose()?,
         reads.map(|ring| attach_grown(ring, standing.read, limit(side.other()))).transpose()?,
     ];
+    let kept = match trusts.port {
+        Trust::Trusted => kept,
+        // What is not sealed is copied, and that once only.
+        Trust::Untrusted => Vec::new(),
+    };
+    let kept = kept.into_iter().filter_map(ForkSafeFd::into_owned).map(Reading::new);
+    let kept = kept.collect::<Result<_, _>>().map_err(AttachError::os)?;
     reach(Step::Mapped);
     let word = &standing.side.of(&segment.header().sides).epoch;
     let epoch = epoch::adopt(word, standing.epoch).ok_or(AttachError::Detached)?;
@@ -240,7 +249,7 @@ pub(super) fn adopt(arrival: PortArrival, carrier: Trusts) -> Result<MessagePort
     let incoming = incoming.into_iter().map(Incoming::new).collect();
     let lanes =
         Lanes { incoming, outgoing: outgoing.map(Outgoing::new), described: ticket.lanes() };
-    let parts = PortParts { segment, line, lanes, grown };
+    let parts = PortParts { segment, line, lanes, grown, kept };
     let strategy = WaitStrategy::default();
     Ok(MessagePort::assemble(Standing { epoch, ..standing }, parts, trusts, strategy))
 }

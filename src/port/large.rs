@@ -12,16 +12,15 @@ use crate::error::PostError;
 use crate::record::OUTSIDE_LEN;
 use crate::ring::Content;
 use crate::sync::spin_loop;
-use crate::ticket::Ticket;
+use crate::ticket::{MAX_BLOCKS, Ticket};
 use crate::warm;
 
 use super::grow::QUICK_LOOKS;
 use super::post::{MAX_PAYLOAD, Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
 
-/// What a sender keeps warm, in bytes and in number.
+/// What a sender keeps warm, in bytes. (In number: [`MAX_BLOCKS`].)
 pub(super) const MAX_WARM: u64 = 32 << 20;
-pub(super) const MAX_BLOCKS: usize = 16;
 /// Blocks are used in turn as long as all of them have so many bytes together. The lines that the poster has
 /// written last are still its own, and cost the reader more than those that have left its caches (1 MiB one
 /// way: 39 µs in turn, 125 µs in one block). With more bytes they would leave the shared cache too.
@@ -82,6 +81,14 @@ enum Memory {
 impl Finished {
     pub(super) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// The number of its file, if the reader has kept that.
+    pub(super) fn kept(&self) -> Option<u64> {
+        match &self.memory {
+            Memory::Sealed(_) => None,
+            Memory::Warm(block) => block.kept(),
+        }
     }
 
     /// What goes on the lane.

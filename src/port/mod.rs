@@ -15,6 +15,7 @@ mod golden;
 mod grow;
 mod hold;
 mod in_lanes;
+mod kept;
 #[cfg(test)]
 mod kills;
 mod large;

@@ -1,6 +1,6 @@
 //! What a reader finds outside the first ring: grown rings, and large payloads in a memory of their own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,8 @@ use crate::steps::{Step, reach};
 use crate::warm::{self, Reading};
 
 use super::Trust;
-use super::large::{MAX_BLOCKS, MAX_WARM};
+use super::kept::Kept;
+use super::large::MAX_WARM;
 use super::message::{Aside, Where};
 use super::parcels::List;
 use super::post::MAX_PAYLOAD;
@@ -36,8 +37,7 @@ const PAGE: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct Beyond {
     pub(super) received: Received,
-    /// Blocks that were mapped, for when they are used again.
-    readings: RefCell<Vec<Arc<Reading>>>,
+    kept: Kept,
     /// Up to where the grown ring that is read was given back to the kernel.
     given_back: Cell<u64>,
     /// Since when there may be memory that is not used: the last time that some was.
@@ -57,10 +57,9 @@ impl Payload {
     /// The poster may use it again.
     pub(super) fn let_go(&self) {
         if let Self::Warm(reading, _) = self {
-            reading.let_go();
-            if Arc::strong_count(reading) == 1 {
-                // Nobody would do it later.
-                reading.trim();
+            match Arc::strong_count(reading) {
+                1 => reading.forget(),
+                _ => reading.let_go(),
             }
         }
     }
@@ -74,15 +73,21 @@ impl Payload {
 }
 
 impl Beyond {
-    /// For who takes over after `received` bytes, of which all were let go but the grown ring that is read.
-    pub(super) fn new(limit: u64, received: u64, queue: &Reader<Region>) -> Self {
+    /// For who takes over after `received` bytes, of which all were let go but the grown ring that is read,
+    /// with the blocks that were kept.
+    pub(super) fn new(
+        limit: u64,
+        received: u64,
+        queue: &Reader<Region>,
+        kept: Vec<Reading>,
+    ) -> Self {
         let (grown, read) = queue.with_current(|ring| (ring.capacity(), ring.position())).unzip();
         let let_go = received.saturating_sub(grown.unwrap_or(0));
         Self {
             received: Received::new(limit, received, let_go),
-            readings: RefCell::default(),
             given_back: Cell::new(read.unwrap_or(0) / PAGE * PAGE),
-            warm_since: Cell::new(grown.map(|_| Instant::now())),
+            warm_since: Cell::new((grown.is_some() || !kept.is_empty()).then(Instant::now)),
+            kept: Kept::new(kept),
         }
     }
 
@@ -94,7 +99,11 @@ impl Beyond {
 
     /// Lets go of all that is kept: nothing more will come.
     pub(super) fn let_go(&self) {
-        self.readings.take();
+        self.kept.let_go();
+    }
+
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// When memory that is not used is to go, if there may be any.
@@ -185,7 +194,7 @@ impl Receiver {
         let mut outside = Outside::default();
         let (mut offset, mut len) = (record.payload_offset, record.payload_len);
         if record.rare.flags() & OUTSIDE != 0 {
-            let mut words = [0; 2];
+            let mut words = [0; OUTSIDE_LEN as usize / 8];
             memory.copy_out(offset, &mut words);
             outside = bytemuck::cast(words);
             // The head was checked to be as long.
@@ -193,8 +202,7 @@ impl Receiver {
         }
         let is_allowed = |bytes: &u64| self.beyond().received.may_come(*bytes);
         let bytes = outside.bytes().filter(is_allowed).ok_or_else(|| self.violated())?;
-        let list =
-            if outside.large == 0 { None } else { self.take_large(aside, &outside, record)? };
+        let list = self.take_large(aside, &outside, record)?;
         if outside.large == 0 {
             self.place_payload(aside, memory, record.rare.ring(), offset, len)?;
         }
@@ -263,19 +271,29 @@ impl Receiver {
         }
     }
 
-    /// Takes the memory of a large payload, and the list that came with it.
+    /// Takes the memory of a large payload, if the message has one, and the list that came with it.
     fn take_large(
         &self,
         aside: &mut Aside,
         outside: &Outside,
         record: Record,
     ) -> Result<Option<Envelope>, RecvError> {
-        reach(Step::LargeFound);
-        let len = outside.large;
-        if len > MAX_PAYLOAD || record.payload_len != OUTSIDE_LEN {
+        let Outside { large: len, kept, reserved, .. } = *outside;
+        let has_list = record.rare.ports() > 0 || record.rare.buffers() > 0;
+        let is_legal = reserved == 0
+            && if len == 0 { kept == 0 } else { record.payload_len == OUTSIDE_LEN }
+            && (kept == 0 || !has_list);
+        if len > MAX_PAYLOAD || !is_legal {
             return Err(self.violated());
         }
-        let has_list = record.rare.ports() > 0 || record.rare.buffers() > 0;
+        if len == 0 {
+            return Ok(None);
+        }
+        reach(Step::LargeFound);
+        if kept != 0 {
+            let found = self.find_kept(aside, kept, len as usize);
+            return found.map(|()| None).map_err(|error| self.refused(error));
+        }
         let is_next = record.rare.flags() & NEXT_LANE != 0;
         let map = |taken| match taken {
             Taken::Payload { memfd, len: told, list }
@@ -316,29 +334,22 @@ impl Receiver {
             let copied = copied.map_err(|_| NotHere::Refused(Errno::NOMEM))?;
             return copied.map_err(|error| error.map_or(NotHere::Broken, NotHere::because));
         }
-        let reading = self.reading(memfd, len)?;
-        aside.set_place(Where::Large(Payload::Warm(reading, len)));
-        Ok(())
+        let came = Reading::new(memfd).map_err(NotHere::because)?;
+        match self.beyond().kept.find(came.file()) {
+            Some(known) => set_reading(aside, &known, len),
+            None => {
+                let came = Arc::new(came);
+                set_reading(aside, &came, len)?;
+                self.beyond().kept.keep(came);
+                Ok(())
+            }
+        }
     }
 
-    /// The block that a descriptor stands for, mapped now or earlier.
-    fn reading(&self, memfd: std::os::fd::OwnedFd, len: usize) -> Result<Arc<Reading>, NotHere> {
-        let id = Reading::id_of(memfd.as_fd()).map_err(NotHere::because)?;
-        let mut readings = self.beyond().readings.borrow_mut();
-        let known = readings.iter().find(|reading| reading.id() == id);
-        if let Some(known) = known {
-            let fits = len as u64 <= known.capacity();
-            return if fits { Ok(Arc::clone(known)) } else { Err(NotHere::Broken) };
-        }
-        let mapped = Reading::map(memfd.as_fd(), len as u64).map_err(NotHere::because)?;
-        let reading = Arc::new(mapped.ok_or(NotHere::Broken)?);
-        readings.push(Arc::clone(&reading));
-        // What the poster does not keep, nor need we.
-        let bytes = |all: &[Arc<Reading>]| all.iter().map(|one| one.capacity()).sum::<u64>();
-        while readings.len() > MAX_BLOCKS || bytes(&readings) > MAX_WARM {
-            readings.remove(0).trim();
-        }
-        Ok(reading)
+    /// Takes a large payload that is in a block which was kept.
+    fn find_kept(&self, aside: &mut Aside, kept: u64, len: usize) -> Result<(), NotHere> {
+        let found = self.beyond().kept.find(kept).ok_or(NotHere::Broken)?;
+        set_reading(aside, &found, len)
     }
 
     /// Gives memory of the grown ring that was read back to the kernel: if there is much of it, or if the
@@ -355,9 +366,16 @@ impl Receiver {
         });
         if is_time {
             self.beyond().warm_since.set(None);
-            self.beyond().readings.take().iter().for_each(|reading| reading.trim());
+            self.beyond().kept.trim();
         }
     }
+}
+
+fn set_reading(aside: &mut Aside, reading: &Arc<Reading>, len: usize) -> Result<(), NotHere> {
+    let mapped = reading.map(len as u64).map_err(NotHere::because)?;
+    mapped.ok_or(NotHere::Broken)?;
+    aside.set_place(Where::Large(Payload::Warm(Arc::clone(reading), len)));
+    Ok(())
 }
 
 fn not_here(error: AttachError) -> NotHere {

@@ -12,9 +12,11 @@ use crate::line::Line;
 use crate::queue::{Poster, Reader};
 use crate::segment::{Region, Segment};
 use crate::ticket::{Standing, TicketLanes};
+use crate::warm::Reading;
 
 use super::endpoint::Endpoint;
 use super::out_lanes::OutLanes;
+use super::outside::Beyond;
 use super::parcels::Parcels;
 use super::{ChannelOptions, MessagePort, Receiver, Sender, Trust, WaitStrategy};
 
@@ -25,6 +27,8 @@ pub(super) struct PortParts {
     pub(super) lanes: Lanes,
     /// The grown rings that it posts to and reads.
     pub(super) grown: [Option<Segment>; 2],
+    /// The blocks that its reader has kept.
+    pub(super) kept: Vec<Reading>,
 }
 
 /// How far a port may be trusted, and trusts.
@@ -68,7 +72,13 @@ impl MessagePort {
         options: ChannelOptions,
     ) -> Self {
         let standing = Standing::fresh(side, epoch);
-        let parts = PortParts { segment, line, lanes: Lanes::default(), grown: [None, None] };
+        let parts = PortParts {
+            segment,
+            line,
+            lanes: Lanes::default(),
+            grown: [None, None],
+            kept: Vec::new(),
+        };
         let trusts = Trusts {
             port: options.trust_of_ports(),
             channel: options.trust_of_channel(),
@@ -84,10 +94,11 @@ impl MessagePort {
         trusts: Trusts,
         strategy: WaitStrategy,
     ) -> Self {
-        let PortParts { segment, line, lanes, grown } = parts;
+        let PortParts { segment, line, lanes, grown, kept } = parts;
         let trusts = trusts.raised_by(&segment);
         let Standing { side, epoch, next, read, sent, received } = standing;
         let Lanes { incoming, outgoing, described } = lanes;
+        let limit = *side.other().of(&segment.shape().limit);
         let (mark, line) = (line.mark(), Arc::new(line));
         let rings = [side, side.other()].map(|ring| Region::new(Arc::clone(&segment), ring));
         let [posts_to, reads] = rings;
@@ -101,13 +112,14 @@ impl MessagePort {
             None => Reader::new(reads, read.first),
             Some((ring, at)) => Reader::in_grown(reads, read.first, ring, at),
         };
+        let beyond = Beyond::new(limit, received, &reader, kept);
         let endpoint = Arc::new(Endpoint::new(segment, side, epoch, mark, trusts, &line));
         let out_lanes = OutLanes::new(outgoing, described);
         let parcels = Parcels::new(incoming, described.is_at_first);
         let (line_too, endpoint_too) = (Arc::clone(&line), Arc::clone(&endpoint));
         Self {
             sender: Sender::new(endpoint_too, line_too, poster, sent, out_lanes, strategy),
-            receiver: Receiver::new(endpoint, line, reader, received, parcels, strategy),
+            receiver: Receiver::new(endpoint, line, reader, beyond, parcels, strategy),
         }
     }
 

@@ -55,19 +55,18 @@ impl Receiver {
         endpoint: Arc<Endpoint>,
         line: Arc<Line>,
         queue: Reader<Region>,
-        received: u64,
+        beyond: Beyond,
         parcels: Parcels,
         strategy: WaitStrategy,
     ) -> Self {
-        let limit = *endpoint.side().other().of(&endpoint.segment().shape().limit);
         Self {
             waited_at: Cell::new(queue.first().position()),
-            beyond: Beyond::new(limit, received, &queue),
             queue,
             hold: Hold::new(Half::Receiver, endpoint, line, strategy),
             draining: Cell::new(false),
             spare: RefCell::default(),
             parcels,
+            beyond,
         }
     }
 

@@ -21,6 +21,7 @@ use crate::segment::{Region, SegmentId};
 use crate::steps::{Step, reach};
 use crate::tenure::Held;
 use crate::ticket::{Place, Standing, Ticket, TicketLanes, TicketTrust};
+use crate::warm::Reading;
 
 use super::endpoint::Endpoint;
 use super::large::Finished;
@@ -108,12 +109,21 @@ impl Sender {
         large: Option<Finished>,
     ) -> Result<(), TransferError> {
         let [ports, buffers] = list.counts();
-        let outside =
-            Outside { large: large.as_ref().map_or(0, Finished::len), buffers: list.bytes() };
+        let kept = large.as_ref().filter(|_| list.is_empty()).and_then(Finished::kept);
+        let outside = Outside {
+            large: large.as_ref().map_or(0, Finished::len),
+            buffers: list.bytes(),
+            kept: kept.unwrap_or(0),
+            reserved: 0,
+        };
         let bytes = outside.bytes().unwrap_or(u64::MAX);
         let len = if large.is_some() { outside.large } else { content.len.into() };
-        let sent =
-            list.seal().and_then(|()| self.dispatch(&mut list, large.as_ref(), len, patience));
+        let sent = list.seal().and_then(|()| match kept {
+            Some(_) => Ok((None, 0)),
+            None => self
+                .dispatch(&mut list, large.as_ref(), len, patience)
+                .map(|(tenure, flags)| (Some(tenure), flags)),
+        });
         let (tenure, mut flags) = match sent {
             Ok(sent) => sent,
             Err(source) => return Err(TransferError::new(list, source)),
@@ -267,6 +277,8 @@ pub(super) struct Departing<'p> {
     grown: [Option<Region>; 2],
     incoming: Vec<Arc<Incoming>>,
     outgoing: Option<Arc<Outgoing>>,
+    /// The blocks that its reader has kept.
+    kept: Vec<Arc<Reading>>,
 }
 
 impl<'p> Departing<'p> {
@@ -319,9 +331,10 @@ impl<'p> Departing<'p> {
             is_untrusted: endpoint.trust() == Trust::Untrusted,
             is_of_trusted_channel: endpoint.trust_of_channel() == Trust::Trusted,
         };
-        let ticket = Ticket::port(standing, lanes, trust);
+        let kept = receiver.beyond().kept().all();
+        let ticket = Ticket::port(standing, lanes, kept.len(), trust);
         let (in_transit, outgoing) = (Some(in_transit), sender.lanes().current());
-        Ok(Self { port, tenure, in_transit, ticket, line, grown, incoming, outgoing })
+        Ok(Self { port, tenure, in_transit, ticket, line, grown, incoming, outgoing, kept })
     }
 
     /// Its descriptors, in the order that the ticket tells.
@@ -330,7 +343,9 @@ impl<'p> Departing<'p> {
         let grown = self.grown.iter().flatten().map(|ring| Ok(ring.segment().memfd()));
         let incoming = self.incoming.iter().map(|lane| lane.as_fd());
         let outgoing = self.outgoing.iter().map(|lane| lane.as_fd());
-        [Ok(segment), self.line.as_fd()].into_iter().chain(grown).chain(incoming).chain(outgoing)
+        let kept = self.kept.iter().map(|block| Ok(block.memfd()));
+        let first = [Ok(segment), self.line.as_fd()];
+        first.into_iter().chain(grown).chain(incoming).chain(outgoing).chain(kept)
     }
 
     /// Somebody else has it now: closes the own copy of the line, without hanging up.
