@@ -72,7 +72,8 @@ const PAGE: u64 = 4096;
 /// Bytes of an [`Outside`].
 pub(crate) const OUTSIDE_LEN: u32 = size_of::<Outside>() as u32;
 
-const _: () = assert!(OUTSIDE_LEN as u64 % HEADER_LEN == 0, "what follows stays aligned");
+const _: () =
+    assert!((OUTSIDE_LEN as u64).is_multiple_of(HEADER_LEN), "what follows stays aligned");
 
 /// What a head says, after it was checked for form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
