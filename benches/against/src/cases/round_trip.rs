@@ -13,6 +13,7 @@ use crate::contest::{Contest, Measure, Turns, Unit};
 use crate::far::Role;
 use crate::machine::{NEAR, nanos};
 use crate::payload::{check_words, words};
+use crate::peers::bare::{self, Traffic};
 use crate::peers::{crossbeam, iceoryx, ipc, ours, pipe, rtrb, seqpacket};
 use crate::report::Extra;
 use crate::run::Run;
@@ -30,6 +31,7 @@ pub fn spin(run: &mut Run) -> Result<()> {
     Contest::new("rtt_spin", SIZE, Unit::Nanos)
         .peer("zeroport", RoundTrips::new(ours::link(ChannelOptions::new(), ours)?))
         .limit("limit_cache_line_rtt", CacheLine::new()?)
+        .limit("limit_slots", RoundTrips::new(bare::link(Traffic::RoundTrips, serve_echo)?))
         .peer("rtrb", RoundTrips::new(rtrb::link(serve_echo)?))
         .peer("crossbeam-channel", RoundTrips::new(crossbeam::link(ours.wait, serve_echo)?))
         .peer("iceoryx2", RoundTrips::new(iceoryx::link(role("iceoryx2"))?))

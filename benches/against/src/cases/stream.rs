@@ -8,7 +8,8 @@ use crate::carrier::{Carrier, Link, serve_stream};
 use crate::contest::{Contest, Measure, Unit};
 use crate::far::Role;
 use crate::payload::{fill_words, words};
-use crate::peers::{bare, crossbeam, iceoryx, ipc, ours, pipe, rtrb, seqpacket};
+use crate::peers::bare::{self, Traffic};
+use crate::peers::{crossbeam, iceoryx, ipc, ours, pipe, rtrb, seqpacket};
 use crate::run::Run;
 
 pub fn run(run: &mut Run) -> Result<()> {
@@ -25,7 +26,7 @@ fn contest<const N: usize>(run: &mut Run) -> Result<()> {
     let threads = crossbeam::link(WaitStrategy::Adaptive, serve_stream)?;
     Contest::new("stream", size, Unit::MillionMessages)
         .peer("zeroport", zeroport::<N>(ChannelOptions::new())?)
-        .limit("limit_slots", stream::<N>(bare::link(serve_stream)?))
+        .limit("limit_slots", stream::<N>(bare::link(Traffic::Stream, serve_stream)?))
         .peer("rtrb", stream::<N>(rtrb::link(serve_stream)?))
         .peer("crossbeam-channel", stream::<N>(threads))
         .peer("iceoryx2", stream::<N>(iceoryx::link(role("iceoryx2"))?))

@@ -15,7 +15,8 @@ use crate::carrier::{Carrier, Link, serve_stream};
 use crate::contest::{Contest, Measure, Turns, Unit};
 use crate::far::{Role, serve_steps};
 use crate::machine::nanos;
-use crate::peers::{bare, ours};
+use crate::peers::bare::{self, Traffic};
+use crate::peers::ours;
 use crate::report::{Extra, Spread};
 use crate::run::Run;
 
@@ -62,7 +63,7 @@ pub fn run(run: &mut Run) -> Result<()> {
     assert_eq!(size, size_of::<[u64; WORDS]>());
     Contest::new("stream_typed", size, UNIT)
         .peer("zeroport", zeroport()?)
-        .limit("limit_slots", stream::<WORDS>(bare::link(serve_stream)?))
+        .limit("limit_slots", stream::<WORDS>(bare::link(Traffic::Stream, serve_stream)?))
         .limit("limit_copied", copied()?)
         .limit("limit_in_place", in_place()?)
         .peer("rkyv", Rkyv::default())
@@ -110,14 +111,15 @@ fn in_place() -> Result<impl Measure> {
 }
 
 fn bare_stream(mut write: impl FnMut(&mut [u8], u64) -> Result<()>) -> Result<impl Measure> {
-    let Link { far, carrier: mut words } = bare::link::<WORDS>(|control, mut words| {
-        serve_steps(control, |step| {
-            words.receive(|place| {
-                check(rkyv::access::<ArchivedSample, Error>(bytemuck::bytes_of(place))?, step);
-                Ok(())
-            })?
-        })
-    })?;
+    let Link { far, carrier: mut words } =
+        bare::link::<WORDS>(Traffic::Stream, |control, mut words| {
+            serve_steps(control, |step| {
+                words.receive(|place| {
+                    check(rkyv::access::<ArchivedSample, Error>(bytemuck::bytes_of(place))?, step);
+                    Ok(())
+                })?
+            })
+        })?;
     Ok(move |steps| {
         far.time(steps, |step| {
             let mut written = Ok(());

@@ -42,8 +42,30 @@ struct Line(AtomicU64);
 /// The reader says that it is done as often as our reader does: an eighth of all at once.
 const SHARE: u64 = 8;
 
-/// How long a reader that has found nothing leaves the poster alone.
-const PAUSES: u32 = 200;
+/// What is sent, and so what suits it.
+#[derive(Clone, Copy)]
+pub enum Traffic {
+    /// In as many bytes as all have; a reader that has found nothing leaves the poster alone for a while.
+    Stream,
+    /// In as few bytes as ours uses where each message is waited for.
+    RoundTrips,
+}
+
+impl Traffic {
+    fn capacity(self) -> usize {
+        match self {
+            Self::Stream => CAPACITY,
+            Self::RoundTrips => 4096,
+        }
+    }
+
+    fn pauses(self) -> u32 {
+        match self {
+            Self::Stream => 200,
+            Self::RoundTrips => 1,
+        }
+    }
+}
 
 /// One end of the slots there, and of those back.
 struct End<T> {
@@ -54,15 +76,17 @@ struct End<T> {
     index: usize,
     /// How far the other side is known to be done, or was told.
     done: u64,
+    /// Of a reader that has found nothing.
+    pauses: u32,
 }
 
 impl<T> End<T> {
-    fn pair(count: usize, mut payload: impl FnMut() -> T) -> [Self; 2] {
+    fn pair(count: usize, pauses: u32, mut payload: impl FnMut() -> T) -> [Self; 2] {
         let slot =
             || Slot { number: AtomicU64::new(0), _unused: 0, payload: UnsafeCell::new(payload()) };
         let slots = std::iter::repeat_with(slot).take(count).collect();
         let slots = Arc::new(Slots { slots, done: Line::default() });
-        [Arc::clone(&slots), slots].map(|slots| Self { slots, count: 0, index: 0, done: 0 })
+        [Arc::clone(&slots), slots].map(|slots| Self { slots, count: 0, index: 0, done: 0, pauses })
     }
 
     #[inline(always)]
@@ -93,7 +117,7 @@ impl<T> End<T> {
         let slot = &self.slots.slots[self.index];
         while slot.number.load(Ordering::Acquire) != self.count + 1 {
             // Who is right behind the poster takes the lines from it that it is about to write.
-            (0..PAUSES).for_each(|_| spin_loop());
+            (0..self.pauses).for_each(|_| spin_loop());
         }
         // SAFETY: its number says that it was written, and it is written again only after we are done.
         let result = read(unsafe { &*slot.payload.get() });
@@ -114,9 +138,11 @@ pub struct Words<const N: usize> {
 
 /// Starts a far end that works on the other ends.
 pub fn link<const N: usize>(
+    traffic: Traffic,
     serve: fn(&MessagePort, Words<N>) -> Result<()>,
 ) -> Result<Link<Words<N>>> {
-    let pair = || End::pair(CAPACITY / size_of::<Slot<[u64; N]>>(), || [0; N]);
+    let count = traffic.capacity() / size_of::<Slot<[u64; N]>>();
+    let pair = || End::pair(count, traffic.pauses(), || [0; N]);
     let ([send, theirs], [their, receive]) = (pair(), pair());
     let words = Words { send: their, receive: theirs };
     let far = Far::thread(move |control| serve(control, words))?;
@@ -157,7 +183,8 @@ pub fn link_large(
     serve: impl FnOnce(&MessagePort, Blocks) -> Result<()> + Send + 'static,
 ) -> Result<Link<Blocks>> {
     let block = || vec![0; len].into_boxed_slice();
-    let [ours, theirs] = End::pair((BLOCKS / len).clamp(2, 16), block).map(Blocks);
+    let [ours, theirs] =
+        End::pair((BLOCKS / len).clamp(2, 16), Traffic::Stream.pauses(), block).map(Blocks);
     let far = Far::thread(move |control| serve(control, theirs))?;
     Ok(Link { far, carrier: ours })
 }
