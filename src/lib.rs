@@ -23,6 +23,7 @@
 //!   an abstract name ([`Address`]). Each side learns who the other is ([`Credentials`]).
 //! * [`MessagePort`] has all the verbs: posting, receiving, closing. Its page is the reference for
 //!   [`Sender`] and [`Receiver`], too.
+//! * [`PortSet`] waits on many ports at once, and tells what comes, and which ports have ended.
 //! * [`Message`] is what was received: bytes, plain data or a value, where it lies, and the ports and
 //!   buffers that came with it.
 //! * [`Buffer`] is memory of its own, to be filled and then given away without a copy.
@@ -328,9 +329,9 @@ pub use error::{
 pub use payload::{EncodeError, EncodeWriter, Encoder, Postable, Readable};
 #[cfg(not(loom))]
 pub use port::{
-    ChannelOptions, Closer, Drain, Loan, Message, MessageChannel, MessagePort, PeerState,
-    PortDescriptors, Receiver, Sender, TransferError, TransferList, Transferable, Trust,
-    WaitStrategy,
+    ChannelOptions, Closer, Drain, Event, Events, InsertError, InsertRefusal, Loan, Message,
+    MessageChannel, MessagePort, PeerState, PortDescriptors, PortSet, Receiver, Sender, SetHandle,
+    TransferError, TransferList, Transferable, Trust, WaitStrategy,
 };
 #[cfg(not(loom))]
 pub use spares::trim;

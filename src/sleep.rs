@@ -51,6 +51,59 @@ impl Sleeper {
         self.stray_bell.set(true);
     }
 
+    /// The first step of a sleep: takes the promise to stream back. True if a barrier must come next.
+    pub(crate) fn must_demand(&self, word: &AtomicU32) -> bool {
+        let was_streaming = self.waiter.is_streaming();
+        if was_streaming {
+            self.waiter.leave_streaming(word);
+        }
+        was_streaming
+    }
+
+    /// As the beginning of a [`sleep`](Self::sleep), for who sleeps on many lines at once: lies down, unless there
+    /// is something. The barrier, if one was due, is over.
+    pub(crate) fn try_lie_down(
+        &self,
+        bed: &impl Bed,
+        asleep: &Asleep,
+        word: &AtomicU32,
+        look: impl FnOnce() -> bool,
+    ) -> bool {
+        self.lie_down(bed, asleep, word);
+        let is_there = look();
+        if is_there {
+            self.get_up(bed, asleep, word, false);
+        }
+        !is_there
+    }
+
+    /// Takes what lies on the line since before, and announces sleep. The caller then looks once more.
+    fn lie_down(&self, bed: &impl Bed, asleep: &Asleep, word: &AtomicU32) {
+        if self.stray_bell.replace(false) {
+            bed.clear();
+            // Bells for the other half may have lain there too.
+            self.pass_on(bed, asleep, true);
+        }
+        asleep.set(self.half, true);
+        self.waiter.arm(word);
+    }
+
+    /// Takes the announcement back. `took_bell`: whether a bell was taken off the line since.
+    pub(crate) fn get_up(
+        &self,
+        bed: &impl Bed,
+        asleep: &Asleep,
+        word: &AtomicU32,
+        took_bell: bool,
+    ) {
+        self.pass_on(bed, asleep, took_bell);
+        let bell_due = self.waiter.disarm(word);
+        asleep.set(self.half, false);
+        if bell_due && !took_bell {
+            self.leave_bell();
+        }
+    }
+
     /// Looks, and sleeps once if there is nothing. `None` is "look again".
     pub(crate) fn sleep<T>(
         &self,
@@ -59,29 +112,15 @@ impl Sleeper {
         word: &AtomicU32,
         look: impl FnOnce() -> Option<T>,
     ) -> Option<T> {
-        if self.waiter.is_streaming() {
-            self.waiter.leave_streaming(word);
-            if !bed.barrier() {
-                // Nobody can be sure that ringers know: sleep shortly, this once, and look again.
-                self.pass_on(bed, asleep, bed.wait_shortly());
-                return None;
-            }
+        if self.must_demand(word) && !bed.barrier() {
+            // Nobody can be sure that ringers know: sleep shortly, this once, and look again.
+            self.pass_on(bed, asleep, bed.wait_shortly());
+            return None;
         }
-        if self.stray_bell.replace(false) {
-            bed.clear();
-            // Bells for the other half may have lain there too.
-            self.pass_on(bed, asleep, true);
-        }
-        asleep.set(self.half, true);
-        self.waiter.arm(word);
+        self.lie_down(bed, asleep, word);
         let found = look();
         let took_bell = found.is_none() && bed.wait();
-        self.pass_on(bed, asleep, took_bell);
-        let bell_due = self.waiter.disarm(word);
-        asleep.set(self.half, false);
-        if bell_due && !took_bell {
-            self.leave_bell();
-        }
+        self.get_up(bed, asleep, word, took_bell);
         found
     }
 

@@ -9,10 +9,11 @@ use static_assertions::{assert_impl_all, assert_not_impl_any};
 use zeroport::{
     AcceptError, Address, AddressError, AdmitError, AttachError, BatchError, BindError, Buffer,
     BufferError, Caller, ChannelOptions, CloseReason, Closer, ConnectError, Connection,
-    Credentials, DecodeError, Drain, EncodeError, EncodeWriter, Loan, Message, MessageChannel,
-    MessagePort, OpenError, ParentPortError, PeerState, PortDescriptors, PostError, Receiver,
-    RecvError, SealedBuffer, Sender, Server, SpawnError, TakeError, TransferError, TransferList,
-    Transferable, Trust, Untransferable, WaitStrategy,
+    Credentials, DecodeError, Drain, EncodeError, EncodeWriter, Event, Events, InsertError,
+    InsertRefusal, Loan, Message, MessageChannel, MessagePort, OpenError, ParentPortError,
+    PeerState, PortDescriptors, PortSet, PostError, Receiver, RecvError, SealedBuffer, Sender,
+    Server, SetHandle, SpawnError, TakeError, TransferError, TransferList, Transferable, Trust,
+    Untransferable, WaitStrategy,
 };
 
 // One thread at a time, and any thread.
@@ -50,6 +51,16 @@ assert_impl_all!(Drain<'static>: Debug, Iterator<Item = Message<'static>>);
 assert_not_impl_any!(Drain<'static>: Send, Sync, Clone);
 assert_impl_all!(EncodeWriter<'static>: Debug);
 assert_not_impl_any!(EncodeWriter<'static>: Clone);
+
+// A set is for one thread at a time, its handles are for all.
+assert_impl_all!(PortSet<u64>: Send, Debug, std::os::fd::AsFd);
+assert_not_impl_any!(PortSet<u64>: Sync, Clone);
+assert_impl_all!(SetHandle<u64>: Send, Sync, Clone, Debug);
+assert_impl_all!(Events<'static, u64>: Debug, Iterator<Item = (u64, Event<'static>)>);
+assert_impl_all!(Event<'static>: Debug);
+assert_not_impl_any!(Event<'static>: Send, Sync, Clone);
+assert_impl_all!(InsertError: Send, Sync, Error);
+assert_impl_all!(InsertRefusal: Send, Sync, Error);
 
 // Plain values.
 assert_impl_all!(Address: Send, Sync, Clone, Debug, Eq, std::hash::Hash);
@@ -95,6 +106,7 @@ const _: () = {
     is_static::<(Server, Caller, Connection, Credentials)>();
     is_static::<(Buffer, SealedBuffer, BufferError)>();
     is_static::<(MessagePort, MessageChannel, Sender, Receiver, Closer)>();
+    is_static::<(PortSet<u64>, SetHandle<u64>, InsertError, InsertRefusal)>();
     is_static::<(TakeError, TransferError, TransferList, Untransferable)>();
 };
 

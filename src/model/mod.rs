@@ -19,6 +19,7 @@ mod halves;
 mod heap;
 mod queue;
 mod ring;
+mod set;
 mod tenure;
 mod turn;
 mod wake;

@@ -1,7 +1,7 @@
 //! What the two halves of a port and its closers share: the segment, the epoch, and the ends.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -20,6 +20,7 @@ use crate::tenure::{Held, Tenure};
 
 use super::Trust;
 use super::parts::Trusts;
+use super::set_handle::Bell;
 
 /// How long a store may stay unseen where no barrier can be had.
 pub(super) const UNFENCED_DELAY: Duration = Duration::from_millis(1);
@@ -39,6 +40,8 @@ pub(super) struct Endpoint {
     /// The bells between the halves once they were split (`None`: the process had no descriptors for
     /// them).
     kicks: OnceLock<Option<[OwnedFd; 2]>>,
+    /// Whose bell wakes the receiving half while it sleeps in a set, and its place there.
+    listener: Mutex<Option<(Arc<Bell>, usize)>>,
     tenure: Tenure,
     /// To hang up, by who holds the tenure; the halves hold it.
     line: Weak<Line>,
@@ -63,6 +66,7 @@ impl Endpoint {
             ends: Ends::new(),
             asleep: Asleep::default(),
             kicks: OnceLock::new(),
+            listener: Mutex::default(),
             tenure: Tenure::new(epoch),
             line: Arc::downgrade(line),
         }
@@ -213,8 +217,17 @@ impl Endpoint {
         &self.asleep
     }
 
+    /// Has a set told when the receiving half is to look, or no longer.
+    pub(super) fn listen(&self, listener: Option<(Arc<Bell>, usize)>) {
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = listener;
+    }
+
     /// Wakes a half that sleeps on the line, without the line.
     pub(super) fn kick(&self, half: Half) {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Half::Receiver, Some((bell, index))) = (half, &*listener) {
+            return bell.call(*index);
+        }
         if let Some(kick) = self.kick_of(half) {
             // Fails only when the counter is full: then it is readable anyway.
             let _ = rustix::io::write(kick, &1u64.to_ne_bytes());

@@ -6,8 +6,9 @@ use crate::error::RecvError;
 use crate::ring::Found;
 use crate::sync::spin_loop;
 
+use super::message::Message;
 use super::receive::Receiver;
-use super::wait::{Look, is_past};
+use super::wait::{Look, Place, Waits, is_past};
 
 /// Bytes read without a wait that make a burst, and pauses at its end.
 const BURST: u64 = 512;
@@ -56,6 +57,27 @@ impl Receiver {
             }
         }
         Some(Err(self.violated()))
+    }
+
+    /// Whether there is a message, or a ring that leads to one: a look that costs little.
+    pub(super) fn has_next(&self) -> bool {
+        self.look(Look::Quick).is_some()
+    }
+
+    /// Whether there is a message, or the end.
+    pub(super) fn has_next_or_end(&self) -> bool {
+        self.look(Look::Thorough).is_some()
+    }
+
+    /// For who sleeps on many lines at once, and is told there what the others say.
+    pub(super) fn try_next(&self) -> Result<Message<'_>, RecvError> {
+        self.receive(
+            |_| false,
+            |receiver| {
+                receiver.give_back();
+                receiver.look(Look::Thorough).unwrap_or(Err(RecvError::Empty))
+            },
+        )
     }
 
     #[cold]
@@ -127,5 +149,40 @@ impl Receiver {
             }
         }
         found.unwrap_or(Err(RecvError::Empty))
+    }
+}
+
+/// The steps of a sleep in a set; see [`crate::sleep`].
+impl Receiver {
+    /// Takes the promise to stream back. True if a barrier must come before it lies down.
+    pub(super) fn must_demand(&self) -> bool {
+        let hold = self.hold();
+        hold.waits.must_demand(&hold.endpoint.own().message_wake)
+    }
+
+    /// Announces sleep, unless there is something: a message, the end, or no line to sleep on.
+    pub(super) fn try_lie_down(&self) -> bool {
+        self.give_back();
+        let look = || self.look(Look::Thorough).is_some();
+        self.at_line(|waits, place| waits.try_lie_down(place, look)).unwrap_or(false)
+    }
+
+    /// Takes the announcement back. `took_bell`: whether the line was heard since.
+    pub(super) fn get_up(&self, took_bell: bool) {
+        self.at_line(|waits, place| waits.get_up(place, took_bell));
+    }
+
+    /// Takes what the line says.
+    pub(super) fn hear(&self) {
+        if let Some(line) = self.hold().line() {
+            self.hold().clear_line(&line);
+        }
+    }
+
+    fn at_line<T>(&self, work: impl FnOnce(&Waits, Place<'_>) -> T) -> Option<T> {
+        let hold = self.hold();
+        let (endpoint, line) = (&*hold.endpoint, hold.line()?);
+        let word = &endpoint.own().message_wake;
+        Some(work(&hold.waits, Place { endpoint, line: &line, word }))
     }
 }

@@ -382,6 +382,15 @@ impl MessagePort {
         received
     }
 
+    /// As [`try_recv`](Self::try_recv), for a set, which watches the line itself.
+    pub(super) fn try_next(&self) -> Result<Message<'_>, RecvError> {
+        let received = self.receiver.try_next();
+        if received.is_err() {
+            self.after_failure();
+        }
+        received
+    }
+
     /// Once the end was reported, this whole handle lets the line go.
     #[cold]
     fn after_failure(&self) {

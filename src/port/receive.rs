@@ -154,7 +154,7 @@ impl Receiver {
     /// Hands out the next message; where there is none yet, the one that `soon` sees come, or for which
     /// `otherwise` waits.
     #[inline(always)]
-    fn receive(
+    pub(super) fn receive(
         &self,
         soon: impl FnOnce(&Self) -> bool,
         otherwise: impl FnOnce(&Self) -> Result<(), RecvError>,

@@ -10,6 +10,7 @@ use crate::sleep::{Bed, Sleeper};
 use crate::sync::{AtomicU32, spin_loop};
 
 use super::endpoint::{Endpoint, UNFENCED_DELAY};
+use super::spin::{Patience, Spin};
 
 /// How a port waits for messages, and for room.
 #[non_exhaustive]
@@ -33,27 +34,16 @@ pub(super) enum Look {
     Thorough,
 }
 
-/// Bounds of what an adaptive wait spins, in nanoseconds.
-const SPIN_MAX: u32 = 50_000;
-const SPIN_MIN: u32 = 500;
-/// One adaptive wait in so many spins as long as it may: at first, and once that never pays.
-const PROBE_EVERY: u32 = 64;
-const PROBE_RARELY: u32 = 1024;
 /// Quick looks between two thorough ones.
-const QUICK_LOOKS: u32 = 64;
+pub(super) const QUICK_LOOKS: u32 = 64;
 /// How often a side that does not sleep asks the kernel whether the other lives.
-const LINE_LOOK: Duration = Duration::from_millis(1);
+pub(super) const LINE_LOOK: Duration = Duration::from_millis(1);
 
 /// One half's way of waiting.
 #[derive(Debug)]
 pub(super) struct Waits {
-    strategy: Cell<WaitStrategy>,
+    spin: Spin,
     sleeper: Sleeper,
-    /// What an adaptive wait spins at most, in nanoseconds.
-    spin: Cell<u32>,
-    /// Adaptive waits until the next probe, and how many there are between two.
-    until_probe: Cell<u32>,
-    probe_every: Cell<u32>,
     line_look: Cell<Option<Instant>>,
     sleeps: Cell<u64>,
 }
@@ -70,11 +60,8 @@ impl Waits {
     /// For the half that waits on `word`.
     pub(super) fn new(half: Half, strategy: WaitStrategy, word: &AtomicU32) -> Self {
         Self {
-            strategy: Cell::new(strategy),
+            spin: Spin::new(strategy),
             sleeper: Sleeper::new(half, word),
-            spin: Cell::new(SPIN_MAX),
-            until_probe: Cell::new(PROBE_EVERY),
-            probe_every: Cell::new(PROBE_EVERY),
             line_look: Cell::new(None),
             sleeps: Cell::new(0),
         }
@@ -85,11 +72,11 @@ impl Waits {
     }
 
     pub(super) fn set_strategy(&self, strategy: WaitStrategy) {
-        self.strategy.set(strategy);
+        self.spin.set_strategy(strategy);
     }
 
     pub(super) fn sleeps_at_once(&self) -> bool {
-        self.strategy.get() == WaitStrategy::Sleep
+        self.spin.strategy() == WaitStrategy::Sleep
     }
 
     pub(super) fn sleeps(&self) -> u64 {
@@ -108,16 +95,9 @@ impl Waits {
     /// A few quick looks, before anything that takes time: what is about to come is found at once.
     #[inline]
     pub(super) fn glance(&self, mut look: impl FnMut() -> bool) -> bool {
-        let worth_it = match self.strategy.get() {
-            WaitStrategy::Spin => true,
-            WaitStrategy::Adaptive => self.spin.get() > 0,
-            WaitStrategy::Sleep => false,
-        };
-        for _ in 0..if worth_it { QUICK_LOOKS } else { 0 } {
+        for _ in 0..if self.spin.may_glance() { QUICK_LOOKS } else { 0 } {
             if look() {
-                if self.spin.get() < SPIN_MAX || self.probe_every.get() > PROBE_EVERY {
-                    self.has_paid(Duration::ZERO);
-                }
+                self.spin.has_paid_at_once();
                 return true;
             }
             spin_loop();
@@ -165,16 +145,15 @@ impl Waits {
         deadline: Option<Instant>,
         look: &mut impl FnMut(Look) -> Option<T>,
     ) -> Option<T> {
-        let limit = match self.strategy.get() {
-            WaitStrategy::Spin => None,
-            WaitStrategy::Adaptive => Some(self.patience()?),
-            WaitStrategy::Sleep => return None,
-        };
+        let patience = self.spin.patience();
+        if patience == Patience::None {
+            return None;
+        }
         let start = Instant::now();
         loop {
             for _ in 0..QUICK_LOOKS {
                 if let Some(found) = look(Look::Quick) {
-                    self.has_paid(start.elapsed());
+                    self.spin.has_paid(start.elapsed());
                     return Some(found);
                 }
                 spin_loop();
@@ -186,12 +165,12 @@ impl Waits {
             if is_past(deadline) {
                 return None;
             }
-            match limit {
-                None if start.elapsed() >= LINE_LOOK => {
+            match patience {
+                Patience::ForEver if start.elapsed() >= LINE_LOOK => {
                     self.ask_for_room(place.word);
                 }
-                Some(limit) if start.elapsed() >= limit => {
-                    self.was_vain();
+                Patience::For(limit) if start.elapsed() >= limit => {
+                    self.spin.was_vain();
                     return None;
                 }
                 _ => {}
@@ -208,38 +187,19 @@ impl Waits {
         }
     }
 
-    /// How long an adaptive wait spins now: what was learnt, but every so often as long as it may. `None`: not
-    /// at all.
-    ///
-    /// Without such a probe, two sides that have both learnt to sleep would never find out that
-    /// neither needs to: each is only slow because the other sleeps.
-    fn patience(&self) -> Option<Duration> {
-        let until_probe = self.until_probe.get();
-        self.until_probe.set(until_probe.saturating_sub(1));
-        if until_probe == 0 {
-            // If it pays, the next one comes as soon as ever.
-            let every = self.probe_every.get();
-            self.until_probe.set(every);
-            self.probe_every.set((every * 2).min(PROBE_RARELY));
-            return Some(Duration::from_nanos(SPIN_MAX.into()));
-        }
-        let nanos = self.spin.get();
-        (nanos > 0).then(|| Duration::from_nanos(nanos.into()))
+    /// The steps of a sleep, for who sleeps on many lines at once: see [`Sleeper`].
+    pub(super) fn must_demand(&self, word: &AtomicU32) -> bool {
+        self.sleeper.must_demand(word)
     }
 
-    /// A spin has paid after so long: the next may take twice as long, and longer than this one might have.
-    fn has_paid(&self, after: Duration) {
-        let seen = u32::try_from(2 * after.as_nanos()).unwrap_or(SPIN_MAX);
-        self.spin.set((self.spin.get() * 2).max(seen).clamp(SPIN_MIN, SPIN_MAX));
-        self.probe_every.set(PROBE_EVERY);
-        self.until_probe.set(self.until_probe.get().min(PROBE_EVERY));
+    pub(super) fn try_lie_down(&self, place: Place<'_>, look: impl FnOnce() -> bool) -> bool {
+        let bed = LineBed { waits: self, place, deadline: None };
+        self.sleeper.try_lie_down(&bed, place.endpoint.asleep(), place.word, look)
     }
 
-    /// A spin was in vain. One after the other makes them shorter, and in the end there is none: two sides on
-    /// one processor only keep each other from it. A single one says little.
-    fn was_vain(&self) {
-        let spin = self.spin.get() - self.spin.get() / 8;
-        self.spin.set(if spin > SPIN_MIN { spin } else { 0 });
+    pub(super) fn get_up(&self, place: Place<'_>, took_bell: bool) {
+        let bed = LineBed { waits: self, place, deadline: None };
+        self.sleeper.get_up(&bed, place.endpoint.asleep(), place.word, took_bell);
     }
 
     /// Arms, looks, sleeps once. `None` is "look again".
@@ -317,46 +277,4 @@ pub(super) fn is_past(deadline: Option<Instant>) -> bool {
 fn soon(deadline: Option<Instant>) -> Option<Instant> {
     let soon = Instant::now() + UNFENCED_DELAY;
     Some(deadline.map_or(soon, |at| at.min(soon)))
-}
-
-#[cfg(test)]
-#[cfg(not(loom))]
-mod tests {
-    use super::*;
-
-    const LONGEST: Duration = Duration::from_nanos(SPIN_MAX as u64);
-
-    fn adaptive() -> Waits {
-        Waits::new(Half::Receiver, WaitStrategy::Adaptive, &AtomicU32::new(0))
-    }
-
-    /// Waits in vain until one spins as long as it may; how many did not spin at all.
-    fn vain_until_probe(waits: &Waits) -> u32 {
-        let patience = std::iter::repeat_with(|| waits.patience().inspect(|_| waits.was_vain()));
-        patience.take_while(|spin| *spin != Some(LONGEST)).filter(Option::is_none).count() as u32
-    }
-
-    #[test]
-    fn what_never_pays_is_tried_ever_more_seldom() {
-        let waits = adaptive();
-        assert_eq!(waits.patience(), Some(LONGEST), "at first");
-        (0..64).for_each(|_| waits.was_vain());
-        let probes: Vec<_> = (0..7).map(|_| vain_until_probe(&waits)).collect();
-        assert_eq!(probes[1..], [64, 128, 256, 512, 1024, 1024]);
-    }
-
-    #[test]
-    fn what_has_paid_is_tried_again() {
-        let waits = adaptive();
-        (0..64).for_each(|_| waits.was_vain());
-        for _ in 0..5 {
-            vain_until_probe(&waits);
-        }
-        waits.has_paid(Duration::from_micros(20));
-        assert_eq!(waits.patience(), Some(Duration::from_micros(40)), "twice as long as it took");
-        waits.was_vain();
-        assert_eq!(waits.patience(), Some(Duration::from_micros(35)), "one outlier is no rule");
-        (0..64).for_each(|_| waits.was_vain());
-        assert!(vain_until_probe(&waits) <= PROBE_EVERY, "and soon there is a probe");
-    }
 }
