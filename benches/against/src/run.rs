@@ -37,6 +37,10 @@ impl Run {
         if self.plan.quick { 5 } else { 21 }
     }
 
+    pub fn is_quick(&self) -> bool {
+        self.plan.quick
+    }
+
     /// How long a repetition lasts.
     pub fn seconds(&self) -> f64 {
         if self.plan.quick { 0.02 } else { 0.06 }

@@ -7,6 +7,7 @@ mod fresh;
 mod growing;
 mod large;
 mod limits;
+mod many;
 mod one_way;
 mod round_trip;
 mod setup;
@@ -40,7 +41,7 @@ const fn case(
     Case { name, about, contests, run }
 }
 
-pub const CASES: [Case; 16] = [
+pub const CASES: [Case; 17] = [
     case("stream", 5, stream::run, "small messages, one post and one recv each"),
     case("stream_batched", 1, batched::run, "messages of 64 bytes, 64 at a time"),
     case("stream_typed", 1, typed::run, "rkyv values, beside rkyv alone in private memory"),
@@ -55,6 +56,7 @@ pub const CASES: [Case; 16] = [
     case("untrusted", 2, untrusted::run, "a stream between ends that do not trust each other"),
     case("growing", 1, growing::run, "a stream in a queue that may grow, beside one that may not"),
     case("fresh", 1, fresh::run, "a channel is made, carries a message each way, is dropped"),
+    case("many", 1, many::run, "64 bytes there and back in a set of 8 000 ports"),
     case("threshold", 10, threshold::run, "messages in a ring, and in a memory of their own"),
     case("forward", 1, forward::run, "a buffer through three processes and back, by its size"),
 ];
@@ -86,6 +88,7 @@ pub fn serve(role: Role, control: &MessagePort) -> Result<()> {
         "one_way" => one_way::serve(role, control),
         "setup" => setup::serve(role, control),
         "transfer" => transfer::serve(role, control),
+        "many" => many::serve_crowd(role, control),
         "close" => close_seen::serve_close(role, control),
         "kill" => close_seen::serve_kill(role, control),
         "forward" => forward::serve(control),
