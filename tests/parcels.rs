@@ -261,6 +261,29 @@ alone!(a_reader_that_cannot_take_its_lane_sleeps_and_loses_nothing, || {
     expect_entangled(&mine[0], &message.take_port().unwrap().unwrap());
 });
 
+/// The other end of this port is lost: nobody says so but the line.
+fn lose(port: MessagePort) {
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    port1.post_bytes_with(b"", port).unwrap();
+    drop(port2);
+}
+
+alone!(a_reader_that_cannot_take_its_lane_learns_of_the_end, || {
+    for in_time in [false, true] {
+        let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+        port1.post_bytes_with(b"ports", channels(1).1).unwrap();
+        lose(port1);
+        let scarcity = Scarcity::new(0);
+        port2.set_wait_strategy(WaitStrategy::Sleep);
+        let message = port2.recv().unwrap();
+        let ended =
+            if in_time { port2.recv_timeout(Duration::from_secs(30)) } else { port2.recv() };
+        assert_eq!(ended.map(drop), Err(RecvError::Closed(CloseReason::Lost)));
+        drop(scarcity);
+        assert_eq!(message.take_all_ports().unwrap().len(), 1);
+    }
+});
+
 alone!(a_port_whose_lane_is_out_of_reach_moves_if_that_loses_nothing, || {
     for received in [false, true] {
         let MessageChannel { port1, port2 } = carrier(true);

@@ -231,6 +231,10 @@ impl LineBed<'_> {
         let heard = line.wait(endpoint.kick_of(half), deadline);
         if heard == Heard::Blocked {
             line.wait_blocked(endpoint.kick_of(half), deadline);
+            // What cannot be taken lies before the end of the line, which nobody hears so.
+            if line.is_hung_up() {
+                endpoint.note_hang_up();
+            }
         }
         endpoint.clear_kick(half);
         self.note(heard)
