@@ -177,7 +177,7 @@
 //! Each verb has an error of its own, which says what happened, with the number and the limit, and
 //! what to do: [`OpenError`], [`SpawnError`], [`ParentPortError`] ([`AttachError`] inside),
 //! [`PostError`] ([`BatchError`] or [`TransferError`] around it), [`RecvError`], [`DecodeError`],
-//! [`TakeError`] ([`AttachError`] inside), [`BufferError`]. A failed post has posted nothing, and what was
+//! [`TakeError`] ([`AttachError`] inside), [`BufferError`], [`InsertError`]. A failed post has posted nothing, and what was
 //! to be posted is still the caller's. Where descriptors or memory have run out, nothing is lost on either
 //! side: free some, and call again. Strangers that do not come together are told why by [`BindError`],
 //! [`AcceptError`], [`AdmitError`] and [`ConnectError`] ([`AddressError`] inside). All are
@@ -191,11 +191,14 @@
 //! |---|---|---|---|
 //! | [`MessageChannel`], [`MessagePort`], [`Sender`], [`Receiver`] | yes | no | may move to another thread |
 //! | [`Connection`] | yes | no | as its port |
+//! | [`PortSet`] | yes | no | as its ports |
 //! | [`Closer`] | yes | yes | closes from any thread; `Clone` |
+//! | [`SetHandle`] | yes | yes | reaches its set from any thread; `Clone` |
 //! | [`Server`] | yes | yes | several threads may accept |
 //! | [`Caller`], [`Credentials`], [`Address`] | yes | yes | |
 //! | [`Buffer`], [`SealedBuffer`] | yes | yes | memory like any other |
 //! | [`Message`], [`Loan`], [`Drain`] | no | no | stay with their port |
+//! | [`Events`], [`Event`] | no | no | stay with their set |
 //! | [`ChannelOptions`], [`Trust`], [`WaitStrategy`], [`PeerState`], [`CloseReason`] | yes | yes | plain values |
 //! | [`Transferable`] | yes | no | holds a port |
 //! | [`TransferList`], [`PortDescriptors`] | yes | yes | give what they hold to who owns them |

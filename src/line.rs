@@ -31,7 +31,7 @@ const MAX_BELLS: u32 = 1024;
 const LANE_END: [u8; 8] = *b"zp-lane\0";
 
 /// How long a wait lasts where the line is blocked by what cannot be taken.
-const BLOCKED_WAIT: Duration = Duration::from_millis(1);
+pub(crate) const BLOCKED_WAIT: Duration = Duration::from_millis(1);
 
 /// How many waits of that kind the other descriptors of who is dying take at most.
 const HANG_UP_LOOKS: u32 = 100;

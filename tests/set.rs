@@ -1,15 +1,22 @@
 //! Many ports, one wait: each message once with its key, each end once after it, nobody starved, nothing missed.
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod bursts;
+mod scarcity;
 mod support;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use bursts::{answer_bursts_in_a_set, post_bursts, warm_up_poster, warm_up_reader};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use support::{Setup, asleep, conversation, count_descriptors, doomed, in_thread, with_watchdog};
+use scarcity::Scarcity;
+use support::{
+    Setup, asleep, channels, conversation, count_descriptors, doomed, in_thread, with_watchdog,
+};
 use zeroport::{
-    CloseReason, Event, InsertRefusal, MessageChannel, MessagePort, PortSet, WaitStrategy,
+    CloseReason, Event, InsertRefusal, MessageChannel, MessagePort, PeerState, PortSet,
+    WaitStrategy,
 };
 
 const PORTS: u64 = 40;
@@ -67,11 +74,19 @@ fn receive_all(set: &mut PortSet<u64>, reason: CloseReason) -> HashMap<u64, u64>
     counts
 }
 
-/// Nothing comes, not before the time is up.
+/// Nothing comes, not before the time is up; and nobody works for it.
 fn expect_nothing(set: &mut PortSet<u64>) {
-    let (start, timeout) = (Instant::now(), Duration::from_millis(20));
+    let (start, timeout, sleeps) = (Instant::now(), Duration::from_millis(20), set.sleeps());
     assert!(set.wait_timeout(timeout).unwrap().next().is_none());
     assert!(start.elapsed() >= timeout);
+    assert!(u128::from(set.sleeps() - sleeps) <= start.elapsed().as_millis() + 1);
+}
+
+/// Two ends of a channel, of which the set has one.
+fn member(set: &mut PortSet<u64>, key: u64) -> MessagePort {
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    set.insert(key, port2).unwrap();
+    port1
 }
 
 macro_rules! each_strategy {
@@ -127,8 +142,8 @@ each_strategy!(
         }
         while !set.is_empty() {
             for (_, event) in set.wait().unwrap() {
-                if let Event::Message(port, message) = event {
-                    port.post_pod(&(message.pod::<u64>().unwrap() + 1)).unwrap();
+                if let Event::Message(sender, message) = event {
+                    sender.post_pod(&(message.pod::<u64>().unwrap() + 1)).unwrap();
                 }
             }
         }
@@ -203,6 +218,24 @@ fn a_turn_gives_each_port_its_share() {
     drop(peers);
 }
 
+// Others are asked about also where each turn takes long.
+#[test]
+fn a_slow_turn_does_not_hide_the_others() {
+    let mut set = PortSet::new().unwrap();
+    set.set_batch(1);
+    let (busy, quiet) = (member(&mut set, 0), member(&mut set, 1));
+    assert!(set.poll().unwrap().next().is_none());
+    assert!(set.arm().unwrap());
+    (0..10).for_each(|_| busy.post_bytes(b"busy").unwrap());
+    assert!(matches!(set.wait().unwrap().next(), Some((0, Event::Message(..)))));
+    quiet.post_bytes(b"quiet").unwrap();
+    // What a user does with the message.
+    std::thread::sleep(Duration::from_millis(2));
+    let mut keys: Vec<_> = set.wait().unwrap().map(|(key, _)| key).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, [0, 1]);
+}
+
 #[test]
 fn a_key_is_given_once() {
     let mut set = PortSet::new().unwrap();
@@ -216,6 +249,55 @@ fn a_key_is_given_once() {
     assert!(set.remove(&"one").is_none());
     port1.post_bytes(b"over").unwrap();
     assert!(matches!(set.wait().unwrap().next(), Some(("two", Event::Message(..)))));
+}
+
+#[test]
+fn the_key_of_a_port_whose_end_was_told_is_free() {
+    let mut set = PortSet::new().unwrap();
+    for round in 0..3 {
+        let port = member(&mut set, 1);
+        assert!(set.contains_key(&1) && set.keys().eq(&[1]));
+        port.close();
+        assert!(matches!(set.wait().unwrap().next(), Some((1, Event::Closed(_)))));
+        assert!(set.is_empty() && !set.contains_key(&1) && set.iter().next().is_none());
+        if round > 0 {
+            assert!(set.remove(&1).is_none(), "it has left");
+        }
+    }
+}
+
+// The descriptor of a line may have copies: with a former holder, say.
+#[test]
+fn nothing_comes_of_an_ended_line_that_somebody_keeps() {
+    let mut set = PortSet::new().unwrap();
+    let MessageChannel { port1, port2 } = MessageChannel::untrusted().unwrap();
+    let parts = port2.into_descriptors().unwrap();
+    let _copies: Vec<_> = parts.descriptors.iter().map(|fd| fd.try_clone().unwrap()).collect();
+    let port2 = MessagePort::from_descriptors(&parts.ticket, parts.descriptors).unwrap();
+    set.insert(1, port2).unwrap();
+    port1.close();
+    assert!(matches!(set.wait().unwrap().next(), Some((1, Event::Closed(_)))));
+    assert!(!is_readable(&set));
+    expect_nothing(&mut set);
+}
+
+// What a member is lent for, between an `arm` and what it waits for, takes no bell from it.
+#[test]
+fn a_member_that_sleeps_is_woken_whatever_its_sender_does() {
+    let mut set = PortSet::new().unwrap();
+    let port = member(&mut set, 1);
+    for round in 0..100u64 {
+        assert!(set.poll().unwrap().next().is_none());
+        assert!(set.arm().unwrap());
+        let sender = set.get(&1).unwrap();
+        sender.post_pod(&round).unwrap();
+        assert_eq!(sender.peer_state(), PeerState::Open);
+        assert!(!is_readable(&set));
+        port.post_bytes(b"wake up").unwrap();
+        assert_eq!(port.recv().unwrap().pod::<u64>().unwrap(), &round);
+        assert!(is_readable(&set));
+        assert!(matches!(set.poll().unwrap().next(), Some((1, Event::Message(..)))));
+    }
 }
 
 // S-043: what was taken out says nothing more, and goes on outside.
@@ -279,6 +361,96 @@ fn handles_reach_a_set_that_sleeps() {
         assert!(handle.insert(8, *removed).is_err());
     });
 }
+
+#[test]
+fn a_poll_does_what_handles_ask_for() {
+    let mut set = PortSet::new().unwrap();
+    let handle = set.handle();
+    let (mine, theirs) = channels(2);
+    let [first, second] = theirs.try_into().unwrap();
+    handle.insert(1, first).unwrap();
+    mine[0].post_bytes(b"the first").unwrap();
+    assert!(matches!(set.poll().unwrap().next(), Some((1, Event::Message(..)))));
+    handle.insert(1, second).unwrap();
+    let second = match set.poll().unwrap().next() {
+        Some((1, Event::Refused(refused))) => {
+            assert!(matches!(refused.source, InsertRefusal::Taken));
+            refused.into_port()
+        }
+        other => panic!("{other:?}"),
+    };
+    mine[1].post_bytes(b"as it was").unwrap();
+    assert_eq!(second.recv().unwrap().bytes(), b"as it was");
+    handle.remove(1);
+    assert!(matches!(set.poll().unwrap().next(), Some((1, Event::Removed(_)))));
+    assert!(set.is_empty());
+}
+
+// A set without ports is armed, and waits, for its handles.
+#[test]
+fn handles_reach_an_empty_set() {
+    let mut set: PortSet<u64> = PortSet::new().unwrap();
+    let handle = set.handle();
+    assert!(set.arm().unwrap() && !is_readable(&set));
+    handle.wake();
+    assert!(is_readable(&set));
+    assert!(set.wait().unwrap().next().is_none());
+    expect_nothing(&mut set);
+}
+
+// Polls count as waits: what they find nothing in falls asleep, and costs nothing more.
+#[test]
+fn who_only_polls_lets_ports_fall_asleep() {
+    let mut set = PortSet::new().unwrap();
+    let port = member(&mut set, 1);
+    for _ in 0..20 {
+        assert!(set.poll().unwrap().next().is_none());
+    }
+    assert!(!is_readable(&set));
+    port.post_bytes(b"wake up").unwrap();
+    assert!(is_readable(&set));
+    assert!(matches!(set.poll().unwrap().next(), Some((1, Event::Message(..)))));
+}
+
+// S-042: members that stream fall asleep, at the very moment when something comes.
+each_strategy!(
+    what_streams_falls_asleep_and_wakes,
+    |port, strategy| {
+        warm_up_reader(&port);
+        answer_bursts_in_a_set(port, strategy);
+    },
+    |port| {
+        warm_up_poster(&port);
+        port.set_wait_strategy(WaitStrategy::Adaptive);
+        post_bursts(&port, 2_000);
+    }
+);
+
+// S-126 for a set: a lane's end that cannot be taken stays on the line, and hides what comes behind it.
+support::alone!(a_line_that_is_blocked_keeps_nobody_awake, || {
+    let mut set = PortSet::new().unwrap();
+    let (blocked, other) = (member(&mut set, 1), member(&mut set, 2));
+    let carrier = MessageChannel::new().unwrap();
+    blocked.post_bytes_with(b"a port", channels(1).1).unwrap();
+    carrier.port1.post_bytes_with(b"", blocked).unwrap();
+    let scarcity = Scarcity::new(0);
+    assert!(matches!(set.wait().unwrap().next(), Some((1, Event::Message(..)))));
+    for strategy in [WaitStrategy::Sleep, WaitStrategy::Adaptive] {
+        set.set_wait_strategy(strategy);
+        expect_nothing(&mut set);
+        other.post_bytes(b"all the same").unwrap();
+        assert!(matches!(set.wait().unwrap().next(), Some((2, Event::Message(..)))));
+    }
+    // The port on its way is lost, which the line alone can tell. What that frees is used up before anybody waits.
+    drop((carrier, scarcity));
+    let scarcity = Scarcity::new(0);
+    match set.wait_timeout(Duration::from_secs(30)).unwrap().next() {
+        Some((1, Event::Closed(reason))) => assert_eq!(reason, CloseReason::Lost),
+        other => panic!("{other:?}"),
+    }
+    expect_nothing(&mut set);
+    drop(scarcity);
+});
 
 // A post that waits for room sleeps on the same line, and may take the bell that was for the set.
 #[test]

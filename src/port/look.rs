@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::error::RecvError;
+use crate::line::Heard;
 use crate::ring::Found;
 use crate::sync::spin_loop;
 
@@ -173,10 +174,9 @@ impl Receiver {
     }
 
     /// Takes what the line says.
-    pub(super) fn hear(&self) {
-        if let Some(line) = self.hold().line() {
-            self.hold().clear_line(&line);
-        }
+    pub(super) fn hear(&self) -> Heard {
+        let hold = self.hold();
+        hold.line().map_or(Heard::HungUp, |line| hold.clear_line(&line))
     }
 
     fn at_line<T>(&self, work: impl FnOnce(&Waits, Place<'_>) -> T) -> Option<T> {

@@ -11,7 +11,6 @@
 //! Only what has been active is looked at: a member that sleeps costs nothing until its line says something. A turn
 //! takes a bounded number of messages from each ready member, so none starves another.
 
-use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::io;
@@ -20,19 +19,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
+use rustix::io::Errno;
 use slab::Slab;
 
-use super::endpoint::UNFENCED_DELAY;
 use super::message_port::MessagePort;
-use super::set_events::{Events, InsertError, InsertRefusal, Member, Members, State};
+use super::post::Sender;
+use super::set_events::{Answer, Events, InsertError, InsertRefusal, Member, Members, State};
 use super::set_handle::{Order, SetHandle, Shared};
-use super::set_wait::{forget, watch};
 use super::spin::Spin;
-use super::wait::{WaitStrategy, is_past};
+use super::wait::{LINE_LOOK, WaitStrategy, is_past};
 
 /// Messages that one member may have in a turn, unless another number is asked for.
 const BATCH: usize = 64;
-/// Turns that may go by, while there is always something to do, before those that sleep are asked about.
+/// Turns that may go by, while there is always something to do, before those that sleep are asked about; if they last
+/// long, fewer.
 const TURNS: u32 = 64;
 /// The bell of the set itself, among the lines of its members.
 pub(super) const BELL: u64 = u64::MAX;
@@ -43,7 +43,8 @@ pub(super) const BELL: u64 = u64::MAX;
 /// Each port has a key of the user's. A wait gives [`Events`]: messages, and the end of ports, which then have left.
 /// From other threads, a [`SetHandle`] brings ports in, takes them out, and ends a wait.
 ///
-/// A set is `Send` and not `Sync`, like its ports.
+/// A set is `Send` and not `Sync`, like its ports. In a process that was forked it is a copy, in which nothing can be
+/// done: a wait is an error (`EBADF`) there, and so is an insert.
 ///
 /// ```
 /// use zeroport::{CloseReason, Event, MessageChannel, PortSet};
@@ -62,9 +63,9 @@ pub(super) const BELL: u64 = u64::MAX;
 /// while closed.is_none() {
 ///     for (key, event) in set.wait()? {
 ///         match event {
-///             Event::Message(port, message) => {
+///             Event::Message(sender, message) => {
 ///                 assert_eq!((key, message.bytes()), (1, &b"hello"[..]));
-///                 port.post_bytes(b"and to you")?;
+///                 sender.post_bytes(b"and to you")?;
 ///             }
 ///             Event::Closed(reason) => closed = Some((key, reason)),
 ///             other => panic!("{other:?}"),
@@ -85,8 +86,8 @@ pub struct PortSet<K> {
     /// Those of the sleeping that have memory to let go after a while.
     pub(super) cooling: Vec<usize>,
     over: Vec<usize>,
-    /// Ports that were taken out by a handle, and are to be handed over.
-    removed: VecDeque<(K, Box<MessagePort>)>,
+    /// What is to be told of what handles have asked for.
+    answers: VecDeque<(K, Answer)>,
     pub(super) epoll: OwnedFd,
     pub(super) shared: Arc<Shared<K>>,
     pub(super) spin: Spin,
@@ -95,8 +96,11 @@ pub struct PortSet<K> {
     is_woken: bool,
     /// Waits so far.
     pub(super) waits: u64,
-    /// Turns since the kernel was last asked.
+    /// Turns since the kernel was last asked, and when that was.
     pub(super) turns: u32,
+    pub(super) asked_at: Instant,
+    /// Whether it spoke of a line with something that cannot be taken: it will do so again at once.
+    pub(super) is_blocked: bool,
     pub(super) sleeps: u64,
 }
 
@@ -105,7 +109,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     ///
     /// # Errors
     ///
-    /// What the kernel says if it has no descriptors left: a set takes two.
+    /// What the kernel says if it has no descriptors or memory left: a set takes two descriptors.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let shared = Shared::new()?;
@@ -117,7 +121,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
             warm: Vec::new(),
             cooling: Vec::new(),
             over: Vec::new(),
-            removed: VecDeque::new(),
+            answers: VecDeque::new(),
             epoll,
             shared,
             spin: Spin::new(WaitStrategy::default()),
@@ -125,55 +129,94 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
             is_woken: false,
             waits: 0,
             turns: 0,
+            asked_at: Instant::now(),
+            is_blocked: false,
             sleeps: 0,
         })
     }
 
-    /// Takes a port in. What waits in it already is told at the next wait.
+    /// Takes a port in. What waits in it already is told at the next wait. Never waits.
     ///
     /// # Errors
     ///
-    /// [`InsertError`], with the port.
+    /// [`InsertError`], with the port. (The key of a port whose end was told is free.)
     pub fn insert(&mut self, key: K, port: MessagePort) -> Result<(), InsertError> {
+        if !self.shared.is_original() {
+            return Err(InsertError::new(port, InsertRefusal::Detached));
+        }
+        self.let_ended_go();
         if self.places.contains_key(&key) {
             return Err(InsertError::new(port, InsertRefusal::Taken));
         }
         let entry = self.members.vacant_entry();
         let index = entry.key();
-        if let Err(source) = watch(&self.epoll, &port, index) {
-            return Err(InsertError::new(port, InsertRefusal::Os(source)));
-        }
-        port.endpoint().listen(Some((self.shared.listener(), index)));
-        self.places.insert(key.clone(), index);
-        entry.insert(Box::new(Member {
-            key,
-            port,
-            state: Cell::new(State::Ready),
-            active_at: Cell::new(0),
-        }));
+        let member = Member::watch(&self.epoll, key.clone(), port, index)?;
+        member.port.endpoint().listen(Some((self.shared.listener(), index)));
+        entry.insert(Box::new(member));
+        self.places.insert(key, index);
         self.ready.push_back(index);
         Ok(())
     }
 
-    /// Takes a port out, with what waits in it.
+    /// Takes a port out, with what waits in it. One whose end was told is not there any more. Never waits.
     pub fn remove(&mut self, key: &K) -> Option<MessagePort> {
+        self.let_ended_go();
         let index = self.places.remove(key)?;
+        let member = self.members.try_remove(index)?;
         self.ready.retain(|ready| *ready != index);
-        self.warm.retain(|warm| *warm != index);
-        self.over.retain(|over| *over != index);
-        self.cooling.retain(|cooling| *cooling != index);
-        let member = *self.members.try_remove(index)?;
-        if member.state.get() == State::Asleep {
-            member.port.receiver.get_up(false);
+        self.unlist(&member, index);
+        if self.shared.is_original() {
+            if member.is(State::Asleep) {
+                member.port.receiver.get_up(false);
+            }
+            member.forget(&self.epoll);
         }
-        forget(&self.epoll, &member.port);
         Some(member.port)
     }
 
-    /// The port with this key.
-    pub fn get(&self, key: &K) -> Option<&MessagePort> {
+    /// The sending half of the port with this key. The receiving half is the set's alone:
+    ///
+    /// ```compile_fail,E0599
+    /// use zeroport::{MessageChannel, PortSet};
+    ///
+    /// let mut set = PortSet::new().unwrap();
+    /// set.insert("one", MessageChannel::new().unwrap().port2).unwrap();
+    /// set.get(&"one").unwrap().recv().unwrap(); // who sleeps in a set would not be woken again
+    /// ```
+    pub fn get(&self, key: &K) -> Option<&Sender> {
         let member = self.members.get(*self.places.get(key)?)?;
-        (member.state.get() != State::Over).then_some(&member.port)
+        (!member.is(State::Over)).then_some(&member.port.sender)
+    }
+
+    /// Whether there is a port with this key.
+    pub fn contains_key(&self, key: &K) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// The keys of all ports, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// All ports, in no order: their keys and sending halves.
+    ///
+    /// ```
+    /// use zeroport::{MessageChannel, PortSet};
+    ///
+    /// let mut set = PortSet::new()?;
+    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// set.insert("one", port2)?;
+    /// assert!(set.keys().eq(&["one"]) && set.contains_key(&"one"));
+    ///
+    /// for (key, sender) in set.iter() {
+    ///     sender.post_bytes(key.as_bytes())?;
+    /// }
+    /// assert_eq!(port1.recv()?.bytes(), b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &Sender)> {
+        let members = self.members.iter().filter(|(_, member)| !member.is(State::Over));
+        members.map(|(_, member)| (&member.key, &member.port.sender))
     }
 
     /// How many ports there are.
@@ -192,6 +235,9 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     }
 
     /// Chooses how the set waits. (How its ports wait for room stays as it is.)
+    ///
+    /// It spins only over ports that were active in the last few waits. When there is none it sleeps, also if it was
+    /// told to [spin](WaitStrategy::Spin).
     pub fn set_wait_strategy(&self, strategy: WaitStrategy) {
         self.spin.set_strategy(strategy);
     }
@@ -207,11 +253,12 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     }
 
     /// Waits until there is something to tell, or until a handle [wakes](SetHandle::wake) the set: then there may be
-    /// nothing. Signals do not end the wait.
+    /// nothing. Signals do not end the wait. A set without ports waits for its handles; without those, for ever.
     ///
     /// # Errors
     ///
-    /// What the kernel says of its epoll, which is nothing in a process that leaves the set's descriptors alone.
+    /// What the kernel says of its epoll, which is nothing in a process that leaves the set's descriptors alone. In the
+    /// copy that a fork has made: `EBADF`.
     pub fn wait(&mut self) -> io::Result<Events<'_, K>> {
         self.wait_until(None)
     }
@@ -225,20 +272,26 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
         self.wait_until(Some(Instant::now().checked_add(timeout)).flatten())
     }
 
-    /// What there is to tell now.
+    /// What there is to tell now, without waiting.
     ///
     /// # Errors
     ///
     /// As [`wait`](Self::wait).
     pub fn poll(&mut self) -> io::Result<Events<'_, K>> {
-        self.begin_turn();
+        self.begin_wait()?;
         self.ask(Some(Duration::ZERO))?;
+        self.obey();
+        self.settle();
         self.look_at_warm();
         Ok(self.events())
     }
 
     /// Has all ports lie down, for loops of other kinds: from then on the [descriptor](AsFd::as_fd) of the set is
-    /// readable when there is something to tell. False if there is already: then [`poll`](Self::poll) at once.
+    /// readable when there is something to tell, or when a handle wants something. False if there is something already:
+    /// then [`poll`](Self::poll) at once. A set without ports can be armed for its handles.
+    ///
+    /// Takes at most some milliseconds: one where the kernel refuses `membarrier(2)`, and one while a port holds
+    /// something for which this process has no descriptor.
     ///
     /// ```
     /// use rustix::event::{PollFd, PollFlags, poll};
@@ -261,24 +314,16 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     ///
     /// As [`wait`](Self::wait).
     pub fn arm(&mut self) -> io::Result<bool> {
-        self.begin_turn();
-        if self.has_news() {
-            return Ok(false);
-        }
-        if !self.demand(u64::MAX) {
-            // Longer than what posters have stored may stay unseen.
-            std::thread::sleep(UNFENCED_DELAY);
-        }
-        self.lie_down(u64::MAX);
-        Ok(!self.has_news())
+        self.begin_wait()?;
+        Ok(!self.has_news() && self.try_rest())
     }
 
     fn wait_until(&mut self, deadline: Option<Instant>) -> io::Result<Events<'_, K>> {
-        self.begin_turn();
-        self.waits += 1;
+        self.begin_wait()?;
         self.turns += 1;
-        if self.turns > TURNS {
+        if self.turns > TURNS || self.asked_at.elapsed() >= LINE_LOOK {
             self.ask(Some(Duration::ZERO))?;
+            self.look_at_warm();
         }
         self.settle();
         while !self.has_news() && !self.spin(deadline)? && !self.sleep(deadline)? {
@@ -289,31 +334,48 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
         Ok(self.events())
     }
 
-    /// Lets go of what has left.
-    fn begin_turn(&mut self) {
+    fn begin_wait(&mut self) -> io::Result<()> {
+        if !self.shared.is_original() {
+            return Err(Errno::BADF.into());
+        }
+        self.let_ended_go();
+        self.waits += 1;
+        Ok(())
+    }
+
+    /// Lets go of those whose end was told.
+    fn let_ended_go(&mut self) {
         while let Some(index) = self.over.pop() {
             if let Some(member) = self.members.try_remove(index) {
                 self.places.remove(&member.key);
-                self.cooling.retain(|cooling| *cooling != index);
-                forget(&self.epoll, &member.port);
+                self.unlist(&member, index);
             }
+        }
+    }
+
+    /// Another member may come to have this place.
+    fn unlist(&mut self, member: &Member<K>, index: usize) {
+        if member.in_warm.get() {
+            self.warm.retain(|warm| *warm != index);
+        }
+        if member.in_cooling.get() {
+            self.cooling.retain(|cooling| *cooling != index);
         }
     }
 
     pub(super) fn has_news(&mut self) -> bool {
         self.obey();
-        self.is_woken || !self.removed.is_empty() || self.has_ready()
+        self.is_woken || !self.answers.is_empty() || self.has_ready()
     }
 
     /// Whether there is a member with something. Lines also speak when there is nothing: those are warm then.
     fn has_ready(&mut self) -> bool {
-        while let Some(index) = self.ready.front() {
-            if let Some(member) = self.members.get(*index) {
+        while let Some(index) = self.ready.front().copied() {
+            if let Some(member) = self.members.get(index) {
                 if member.port.receiver.has_next_or_end() {
                     return true;
                 }
-                member.state.set(State::Warm);
-                self.warm.push(*index);
+                member.keep_warm(index, &mut self.warm);
             }
             self.ready.pop_front();
         }
@@ -328,19 +390,17 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
         let (orders, is_woken) = self.shared.take_orders();
         self.is_woken |= is_woken;
         for order in orders {
-            match order {
+            let (key, answer) = match order {
                 Order::Insert(key, port) => {
-                    // What is not taken in comes back to who waits here.
-                    if let Err(refused) = self.insert(key.clone(), *port) {
-                        self.removed.push_back((key, Box::new(refused.into_port())));
-                    }
+                    let refused = self.insert(key.clone(), *port).err();
+                    (key, refused.map(Answer::Refused))
                 }
                 Order::Remove(key) => {
-                    if let Some(port) = self.remove(&key) {
-                        self.removed.push_back((key, Box::new(port)));
-                    }
+                    let port = self.remove(&key);
+                    (key, port.map(|port| Answer::Removed(Box::new(port))))
                 }
-            }
+            };
+            self.answers.extend(answer.map(|answer| (key, answer)));
         }
     }
 
@@ -355,7 +415,8 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
             ready: &mut self.ready,
             warm: &mut self.warm,
             over: &mut self.over,
-            removed: &mut self.removed,
+            answers: &mut self.answers,
+            epoll: &self.epoll,
         }
     }
 }
@@ -370,6 +431,8 @@ impl<K> AsFd for PortSet<K> {
 
 impl<K> Drop for PortSet<K> {
     fn drop(&mut self) {
-        self.shared.end();
+        if self.shared.is_original() {
+            self.shared.end();
+        }
     }
 }

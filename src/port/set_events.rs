@@ -1,16 +1,20 @@
 //! What a set tells, and its members as far as they are told of.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::event::epoll;
 use slab::Slab;
 
 use crate::error::{CloseReason, RecvError};
+use crate::line::Line;
 
 use super::message::Message;
 use super::message_port::MessagePort;
+use super::post::Sender;
 
 /// Where a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +36,63 @@ pub(super) struct Member<K> {
     pub(super) state: Cell<State>,
     /// The number of the wait after which a message last came.
     pub(super) active_at: Cell<u64>,
+    /// Whether it stands in the list of those that are warm, or were, and in that of those that have memory to let go.
+    pub(super) in_warm: Cell<bool>,
+    pub(super) in_cooling: Cell<bool>,
+    /// What the kernel watches, as long as it does: the port may let it go earlier, and that need not close it. Dropped
+    /// after the port, so that the epoch says closed before the line hangs up.
+    line: RefCell<Option<Arc<Line>>>,
 }
 
 impl<K> Member<K> {
+    /// Has the kernel watch the line of a port, and tell of it under this number.
+    pub(super) fn watch(
+        epoll: &OwnedFd,
+        key: K,
+        port: MessagePort,
+        index: usize,
+    ) -> Result<Self, InsertError> {
+        // What has no line any more has ended, which the first look tells.
+        let line = port.receiver.hold().line();
+        let watched = line.as_ref().map_or(Ok(()), |line| {
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+            Ok(epoll::add(epoll, line.as_fd()?, epoll::EventData::new_u64(index as u64), flags)?)
+        });
+        match watched {
+            Err(refused) => Err(InsertError::new(port, InsertRefusal::Os(refused))),
+            Ok(()) => Ok(Self {
+                key,
+                port,
+                state: Cell::new(State::Ready),
+                active_at: Cell::new(0),
+                in_warm: Cell::new(false),
+                in_cooling: Cell::new(false),
+                line: RefCell::new(line),
+            }),
+        }
+    }
+
+    /// Takes back what [`watch`](Self::watch) has done.
+    pub(super) fn forget(&self, epoll: &OwnedFd) {
+        self.port.endpoint().listen(None);
+        if let Some(line) = self.line.take()
+            && let Ok(fd) = line.as_fd()
+        {
+            // Without this, a copy of the descriptor elsewhere would have the line told of for ever.
+            let _ = epoll::delete(epoll, fd);
+        }
+    }
+
     pub(super) fn is(&self, state: State) -> bool {
         self.state.get() == state
+    }
+
+    /// It had nothing: from now on it is looked at.
+    pub(super) fn keep_warm(&self, index: usize, warm: &mut Vec<usize>) {
+        self.state.set(State::Warm);
+        if !self.in_warm.replace(true) {
+            warm.push(index);
+        }
     }
 }
 
@@ -47,15 +103,33 @@ pub(super) type Members<K> = Slab<Box<Member<K>>>;
 #[non_exhaustive]
 #[derive(Debug)]
 pub enum Event<'s> {
-    /// A message, and the port on which it came.
-    Message(&'s MessagePort, Message<'s>),
+    /// A message, and the sending half of the port on which it came.
+    Message(&'s Sender, Message<'s>),
     /// The channel has ended, after its last message. The port has left the set.
     Closed(CloseReason),
-    /// The next message cannot be had now ([`RecvError::Os`]); nothing is lost, and it is told again at the next
-    /// turn.
-    Failed(&'s MessagePort, RecvError),
+    /// The next message cannot be had now ([`RecvError::Os`]). Nothing is lost, and it is told again at the next wait,
+    /// which it ends at once: so free a descriptor or memory, take the port out, or pause.
+    Failed(&'s Sender, RecvError),
     /// The port that was [taken out](crate::SetHandle::remove) by a handle.
     Removed(Box<MessagePort>),
+    /// The port that was to be [taken in](crate::SetHandle::insert) by a handle, and why it was not.
+    Refused(InsertError),
+}
+
+/// What comes of what a handle has asked for.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Removed(Box<MessagePort>),
+    Refused(InsertError),
+}
+
+impl From<Answer> for Event<'_> {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Removed(port) => Self::Removed(port),
+            Answer::Refused(refused) => Self::Refused(refused),
+        }
+    }
 }
 
 /// A port was not taken into a set.
@@ -90,6 +164,9 @@ pub enum InsertRefusal {
     /// The kernel cannot watch one more.
     #[error("the kernel cannot watch it; free memory, or raise fs.epoll.max_user_watches")]
     Os(#[source] io::Error),
+    /// The set is a copy that a fork has made.
+    #[error("the set is a copy that a fork has made; make a set in this process")]
+    Detached,
 }
 
 /// What there is to tell after a wait: first what came first, from each port at most a
@@ -102,7 +179,8 @@ pub struct Events<'s, K> {
     pub(super) ready: &'s mut VecDeque<usize>,
     pub(super) warm: &'s mut Vec<usize>,
     pub(super) over: &'s mut Vec<usize>,
-    pub(super) removed: &'s mut VecDeque<(K, Box<MessagePort>)>,
+    pub(super) answers: &'s mut VecDeque<(K, Answer)>,
+    pub(super) epoll: &'s OwnedFd,
     /// Members that have not had their turn.
     pub(super) turn: usize,
     /// Messages that the first of them may still have.
@@ -119,14 +197,20 @@ impl<K> Events<'_, K> {
         self.left = self.batch;
         self.ready.pop_front()
     }
+
+    /// As [`next_member`](Self::next_member), for one that may have more.
+    fn next_member_for_now(&mut self) {
+        let first = self.next_member();
+        self.ready.extend(first);
+    }
 }
 
 impl<'s, K: Clone> Iterator for Events<'s, K> {
     type Item = (K, Event<'s>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some((key, port)) = self.removed.pop_front() {
-            return Some((key, Event::Removed(port)));
+        if let Some((key, answer)) = self.answers.pop_front() {
+            return Some((key, answer.into()));
         }
         while self.turn > 0 {
             let index = *self.ready.front()?;
@@ -140,26 +224,24 @@ impl<'s, K: Clone> Iterator for Events<'s, K> {
                     member.active_at.set(self.now);
                     self.left -= 1;
                     if self.left == 0 {
-                        let first = self.next_member();
-                        self.ready.extend(first);
+                        self.next_member_for_now();
                     }
-                    return Some((key(), Event::Message(&member.port, message)));
+                    return Some((key(), Event::Message(&member.port.sender, message)));
                 }
                 Err(RecvError::Empty) => {
                     self.next_member();
-                    member.state.set(State::Warm);
-                    self.warm.push(index);
+                    member.keep_warm(index, self.warm);
                 }
                 Err(RecvError::Closed(reason)) => {
                     self.next_member();
                     member.state.set(State::Over);
+                    member.forget(self.epoll);
                     self.over.push(index);
                     return Some((key(), Event::Closed(reason)));
                 }
                 Err(failed) => {
-                    let first = self.next_member();
-                    self.ready.extend(first);
-                    return Some((key(), Event::Failed(&member.port, failed)));
+                    self.next_member_for_now();
+                    return Some((key(), Event::Failed(&member.port.sender, failed)));
                 }
             }
         }

@@ -1,12 +1,13 @@
 //! What other threads have of a set: its bell, and orders for who waits there.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::fork::Mark;
 use crate::sync::{AtomicBool, Ordering};
 
 use super::message_port::MessagePort;
@@ -16,13 +17,13 @@ use super::message_port::MessagePort;
 pub(super) struct Bell {
     eventfd: OwnedFd,
     /// Members whose line has said something to somebody else.
-    called: Mutex<Vec<usize>>,
+    called: Mutex<HashSet<usize>>,
 }
 
 impl Bell {
     /// Has a member looked at.
     pub(super) fn call(&self, index: usize) {
-        lock(&self.called).push(index);
+        lock(&self.called).insert(index);
         self.ring();
     }
 
@@ -42,6 +43,7 @@ pub(super) enum Order<K> {
 /// What a set shares with its handles.
 #[derive(Debug)]
 pub(super) struct Shared<K> {
+    mark: Mark,
     bell: Arc<Bell>,
     /// `None` once the set is gone.
     orders: Mutex<Option<Orders<K>>>,
@@ -53,10 +55,17 @@ type Orders<K> = (VecDeque<Order<K>>, bool);
 
 impl<K> Shared<K> {
     pub(super) fn new() -> io::Result<Arc<Self>> {
+        let mark = Mark::here()?;
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let bell = Arc::new(Bell { eventfd, called: Mutex::default() });
         let orders = Mutex::new(Some((VecDeque::new(), false)));
-        Ok(Arc::new(Self { bell, orders, has_orders: AtomicBool::new(false) }))
+        Ok(Arc::new(Self { mark, bell, orders, has_orders: AtomicBool::new(false) }))
+    }
+
+    /// False for the copy that a fork makes. It shares epoll and bell with the original, and another thread may have
+    /// held the locks.
+    pub(super) fn is_original(&self) -> bool {
+        self.mark.is_original()
     }
 
     pub(super) fn bell(&self) -> BorrowedFd<'_> {
@@ -68,7 +77,7 @@ impl<K> Shared<K> {
     }
 
     /// Takes the bell's ringing, and whom it was for.
-    pub(super) fn clear(&self) -> Vec<usize> {
+    pub(super) fn clear(&self) -> HashSet<usize> {
         // Fails only when there is none.
         let _ = rustix::io::read(&self.bell.eventfd, &mut [0; 8]);
         std::mem::take(&mut *lock(&self.bell.called))
@@ -91,8 +100,11 @@ impl<K> Shared<K> {
         drop(orders);
     }
 
-    /// Gives the order back if the set is gone.
+    /// Gives the order back if the set is gone, or is another process's.
     fn order(&self, order: Order<K>) -> Result<(), Order<K>> {
+        if !self.is_original() {
+            return Err(order);
+        }
         let mut orders = lock(&self.orders);
         let Some((orders, _)) = orders.as_mut() else { return Err(order) };
         orders.push_back(order);
@@ -101,7 +113,9 @@ impl<K> Shared<K> {
     }
 
     fn wake(&self) {
-        if let Some((_, is_woken)) = lock(&self.orders).as_mut() {
+        if self.is_original()
+            && let Some((_, is_woken)) = lock(&self.orders).as_mut()
+        {
             *is_woken = true;
             self.ring();
         }
@@ -151,11 +165,12 @@ impl<K> SetHandle<K> {
     }
 
     /// Has the set take a port in, and ends its wait for that. Where it cannot (another port has the key, or the kernel
-    /// cannot watch one more), the port comes to who waits there, as [`Event::Removed`](crate::Event::Removed).
+    /// cannot watch one more), the port comes to who waits there, as [`Event::Refused`](crate::Event::Refused). Never
+    /// waits.
     ///
     /// # Errors
     ///
-    /// The port, if the set is gone.
+    /// The port, if the set is gone, or if this is a copy that a fork has made.
     #[allow(clippy::result_large_err)] // handing back what was handed in
     pub fn insert(&self, key: K, port: MessagePort) -> Result<(), MessagePort> {
         match self.0.order(Order::Insert(key, Box::new(port))) {
@@ -165,12 +180,12 @@ impl<K> SetHandle<K> {
     }
 
     /// Has the set let a port go: who waits there gets it, as [`Event::Removed`](crate::Event::Removed), and nothing
-    /// of it after that. Without such a port, or without the set, nothing comes.
+    /// of it after that. Without such a port, or without the set, nothing comes. Never waits.
     pub fn remove(&self, key: K) {
         let _ = self.0.order(Order::Remove(key));
     }
 
-    /// Ends a wait of the set, at once or the next one.
+    /// Ends a wait of the set, at once or the next one. Never waits.
     pub fn wake(&self) {
         self.0.wake();
     }

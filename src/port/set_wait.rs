@@ -1,21 +1,20 @@
 //! How a set waits: it spins over what is warm, has all lie down, and sleeps on the epoll.
 
-use std::collections::VecDeque;
 use std::hash::Hash;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
+use rustix::io::Errno;
 
 use crate::barrier;
+use crate::line::{BLOCKED_WAIT, Heard};
 use crate::sync::spin_loop;
 
 use super::endpoint::UNFENCED_DELAY;
-use super::message_port::MessagePort;
 use super::set::{BELL, PortSet};
-use super::set_events::{Member, Members, State};
+use super::set_events::{Member, State};
 use super::spin::Patience;
 use super::wait::{LINE_LOOK, QUICK_LOOKS, is_past};
 
@@ -23,6 +22,8 @@ use super::wait::{LINE_LOOK, QUICK_LOOKS, is_past};
 const WARM_FOR: u64 = 8;
 /// What the kernel tells at once.
 const TOLD: usize = 256;
+/// The longest sleep of one call: more than this the kernel may not be able to count.
+const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl<K: Clone + Eq + Hash> PortSet<K> {
     /// Whether a warm member has something.
@@ -31,15 +32,16 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
         let before = self.ready.len();
         let ready = &mut self.ready;
         self.warm.retain(|index| {
-            let Some(member) = members.get(*index).filter(|member| member.is(State::Warm)) else {
-                return false; // its line was faster
-            };
-            let has_next = member.port.receiver.has_next();
+            let Some(member) = members.get(*index) else { return false };
+            let is_warm = member.is(State::Warm); // else its line was faster
+            let has_next = is_warm && member.port.receiver.has_next();
             if has_next {
                 member.state.set(State::Ready);
                 ready.push_back(*index);
             }
-            !has_next
+            let stays = is_warm && !has_next;
+            member.in_warm.set(stays);
+            stays
         });
         self.ready.len() > before
     }
@@ -57,7 +59,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
             }
             spin_loop();
         }
-        let (start, mut asked) = (Instant::now(), Instant::now());
+        let start = Instant::now();
         loop {
             for _ in 0..QUICK_LOOKS {
                 if self.look_at_warm() {
@@ -67,9 +69,8 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
                 spin_loop();
             }
             // Those that sleep, the ends of those that do not, and handles.
-            if asked.elapsed() >= LINE_LOOK {
+            if self.asked_at.elapsed() >= LINE_LOOK {
                 self.ask(Some(Duration::ZERO))?;
-                asked = Instant::now();
             }
             if self.has_news() {
                 return Ok(true);
@@ -88,14 +89,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
 
     /// Has all that are warm lie down, looks once more, and sleeps. True if there is something to tell.
     pub(super) fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<bool> {
-        if !self.demand(u64::MAX) {
-            // Nobody can be sure that posters know: sleep shortly, this once, and look again.
-            let soon = Instant::now() + UNFENCED_DELAY;
-            self.ask_until(Some(deadline.map_or(soon, |at| at.min(soon))))?;
-            return Ok(self.look_at_warm() || self.has_news());
-        }
-        self.lie_down(u64::MAX);
-        if self.has_news() {
+        if !self.try_rest() {
             return Ok(true);
         }
         self.sleeps += 1;
@@ -107,10 +101,23 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
         Ok(self.has_news())
     }
 
+    /// Has all that are warm lie down, unless there is something to tell.
+    pub(super) fn try_rest(&mut self) -> bool {
+        self.demand(u64::MAX);
+        self.lie_down(u64::MAX);
+        let has_news = self.has_news();
+        if !has_news && self.is_blocked {
+            // The kernel would be asked again and again, until this process has a descriptor to spare.
+            std::thread::sleep(BLOCKED_WAIT);
+        }
+        !has_news
+    }
+
     /// Has those lie down that nothing came to in the last waits: each look at what is warm costs something.
     pub(super) fn settle(&mut self) {
         let lately = self.waits.saturating_sub(WARM_FOR);
-        if self.tired(lately).next().is_some() && self.demand(lately) {
+        if self.tired(lately).next().is_some() {
+            self.demand(lately);
             self.lie_down(lately);
         }
     }
@@ -121,28 +128,32 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
         warm.map(|member| &**member).filter(move |member| member.active_at.get() < since)
     }
 
-    /// Takes back what tired members have promised if they stream: one barrier for all of them. False if it cannot
-    /// be had.
-    pub(super) fn demand(&self, since: u64) -> bool {
-        let must_demand =
-            self.tired(since).fold(false, |must, member| must | member.port.receiver.must_demand());
-        !must_demand || barrier::demand()
+    /// Takes back what tired members have promised if they stream: one barrier for all of them.
+    fn demand(&self, since: u64) {
+        let streamed = self.tired(since).filter(|member| member.port.receiver.must_demand());
+        // All are counted: each has to take it back.
+        if streamed.count() > 0 && !barrier::demand() {
+            // Longer than what they have stored, or posters have, may stay unseen.
+            std::thread::sleep(UNFENCED_DELAY);
+        }
     }
 
     /// Has tired members lie down.
-    pub(super) fn lie_down(&mut self, since: u64) {
+    fn lie_down(&mut self, since: u64) {
         let (members, ready, cooling) = (&self.members, &mut self.ready, &mut self.cooling);
         self.warm.retain(|index| {
-            let Some(member) = members.get(*index).filter(|member| member.is(State::Warm)) else {
-                return false;
-            };
-            if member.active_at.get() >= since {
-                return true;
+            let Some(member) = members.get(*index) else { return false };
+            let is_warm = member.is(State::Warm);
+            let stays = is_warm && member.active_at.get() >= since;
+            member.in_warm.set(stays);
+            if stays || !is_warm {
+                return stays;
             }
             let receiver = &member.port.receiver;
             if receiver.try_lie_down() {
                 member.state.set(State::Asleep);
-                if receiver.beyond().cools_at().is_some() {
+                let has_memory = receiver.beyond().cools_at().is_some();
+                if has_memory && !member.in_cooling.replace(true) {
                     cooling.push(*index);
                 }
             } else {
@@ -162,13 +173,18 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     fn cool(&mut self) {
         let members = &self.members;
         self.cooling.retain(|index| {
-            let Some(member) = members.get(*index).filter(|member| member.is(State::Asleep)) else {
-                return false; // it is at work again
-            };
+            let Some(member) = members.get(*index) else { return false };
             let receiver = &member.port.receiver;
-            let is_time = is_past(receiver.beyond().cools_at());
-            receiver.cool(is_time);
-            !is_time
+            // Who is at work again is listed when it lies down.
+            let is_asleep = member.is(State::Asleep);
+            let cools_at = receiver.beyond().cools_at().filter(|_| is_asleep);
+            let is_time = is_past(cools_at);
+            if cools_at.is_some() {
+                receiver.cool(is_time);
+            }
+            let stays = cools_at.is_some() && !is_time;
+            member.in_cooling.set(stays);
+            stays
         });
     }
 
@@ -178,58 +194,43 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
 
     /// Asks the kernel which lines have something to say; sleeps so long for the first one.
     pub(super) fn ask(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.turns = 0;
-        let timeout = timeout.map(|timeout| Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        });
+        let timeout = timeout.and_then(|timeout| timeout.min(LONGEST_SLEEP).try_into().ok());
         let mut told = [MaybeUninit::<epoll::Event>::uninit(); TOLD];
-        let told = match epoll::wait(&self.epoll, &mut told, timeout.as_ref()) {
+        let told = epoll::wait(&self.epoll, &mut told, timeout.as_ref());
+        (self.turns, self.asked_at, self.is_blocked) = (0, Instant::now(), false);
+        let told = match told {
             Ok((told, _)) => told,
-            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(Errno::INTR) => return Ok(()),
             Err(refused) => return Err(refused.into()),
         };
         for event in told {
             match event.data.u64() {
                 BELL => {
                     for index in self.shared.clear() {
-                        wake(&self.members, &mut self.ready, index);
+                        self.wake(index, epoll::EventFlags::empty());
                     }
                 }
-                index => wake(&self.members, &mut self.ready, index as usize),
+                index => self.wake(index as usize, event.flags),
             }
         }
         Ok(())
     }
-}
 
-/// Has a member that sleeps get up, and takes what its line says.
-fn wake<K>(members: &Members<K>, ready: &mut VecDeque<usize>, index: usize) {
-    let Some(member) = members.get(index) else { return };
-    let receiver = &member.port.receiver;
-    receiver.hear();
-    if member.is(State::Asleep) {
-        receiver.get_up(true);
-    }
-    if matches!(member.state.get(), State::Asleep | State::Warm) {
-        member.state.set(State::Ready);
-        ready.push_back(index);
-    }
-}
-
-pub(super) fn watch(epoll: &OwnedFd, port: &MessagePort, index: usize) -> io::Result<()> {
-    // What has no line any more has ended, which the first look tells.
-    let Some(line) = port.receiver.hold().line() else { return Ok(()) };
-    let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-    Ok(epoll::add(epoll, line.as_fd()?, epoll::EventData::new_u64(index as u64), flags)?)
-}
-
-pub(super) fn forget(epoll: &OwnedFd, port: &MessagePort) {
-    port.endpoint().listen(None);
-    if let Some(line) = port.receiver.hold().line()
-        && let Ok(fd) = line.as_fd()
-    {
-        // Fails only where it was never watched.
-        let _ = epoll::delete(epoll, fd);
+    /// Takes what a member's line says, and has it looked at.
+    fn wake(&mut self, index: usize, flags: epoll::EventFlags) {
+        let Some(member) = self.members.get(index) else { return };
+        let receiver = &member.port.receiver;
+        if flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::RDHUP) {
+            // It need not be the line that says so: what cannot be taken may lie before its end.
+            receiver.hold().endpoint.note_hang_up();
+        }
+        self.is_blocked |= receiver.hear() == Heard::Blocked;
+        if member.is(State::Asleep) {
+            receiver.get_up(true);
+        }
+        if matches!(member.state.get(), State::Asleep | State::Warm) {
+            member.state.set(State::Ready);
+            self.ready.push_back(index);
+        }
     }
 }

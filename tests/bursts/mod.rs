@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use zeroport::{MessagePort, Receiver, Sender, WaitStrategy};
+use zeroport::{Event, MessagePort, PortSet, Receiver, Sender, WaitStrategy};
 
 /// Words of a payload of 24 cache lines.
 const LONG: usize = 24 * 64 / 8;
@@ -64,6 +64,28 @@ pub(crate) fn answer_bursts(port: &MessagePort) {
             port.post_bytes(&[u8::from(slept)]).expect("a poster");
         }
     }
+}
+
+/// As [`answer_bursts`], for a reader that waits in a set.
+pub(crate) fn answer_bursts_in_a_set(port: MessagePort, strategy: WaitStrategy) {
+    let mut set = PortSet::new().expect("a set");
+    set.set_wait_strategy(strategy);
+    set.insert((), port).expect("room in the set");
+    while !set.is_empty() {
+        let (sleeps, mut is_last) = (set.sleeps(), false);
+        for (_, event) in set.wait().expect("a wait") {
+            if let Event::Message(_, message) = event {
+                let words: &[u64] = bytemuck::cast_slice(message.bytes());
+                assert!(words.iter().all(|word| *word == words[0]), "a torn message");
+                is_last |= words[0] & LAST != 0;
+            }
+        }
+        if is_last {
+            let slept = set.sleeps() != sleeps;
+            set.get(&()).expect("a port").post_bytes(&[u8::from(slept)]).expect("a poster");
+        }
+    }
+    assert!(strategy == WaitStrategy::Spin || set.sleeps() > 0, "never slept");
 }
 
 /// The delay before the last message of a burst, drawn towards the moment when the reader falls asleep.
