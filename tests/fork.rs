@@ -14,12 +14,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ends::expect_end;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use support::{
     Setup, alone, be_peer, count_descriptors, is_peer_of, test_name, this_test, wait_until,
     with_watchdog,
 };
-use zeroport::{CloseReason, MessageChannel, MessagePort, PeerState, PostError, RecvError, spawn};
+use zeroport::{
+    CloseReason, Event, InsertRefusal, MessageChannel, MessagePort, PeerState, PortSet, PostError,
+    RecvError, SetHandle, spawn,
+};
 
 /// Forks; the child runs `body` and ends.
 fn fork(body: impl FnOnce()) -> Pid {
@@ -186,6 +190,59 @@ alone!(the_child_has_channels_of_its_own, || with_watchdog(|| {
     });
     expect_success(child);
     expect_open(&port1, &port2);
+}));
+
+fn expect_useless(mut set: PortSet<u8>, handle: &SetHandle<u8>) {
+    const BADF: Option<i32> = Some(libc::EBADF);
+    assert_eq!(set.poll().unwrap_err().raw_os_error(), BADF);
+    assert_eq!(set.arm().unwrap_err().raw_os_error(), BADF);
+    assert_eq!(set.wait_timeout(Duration::ZERO).unwrap_err().raw_os_error(), BADF);
+    assert_eq!(set.wait().unwrap_err().raw_os_error(), BADF);
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    let refused = set.insert(9, port1).unwrap_err();
+    assert!(matches!(refused.source, InsertRefusal::Detached));
+    let port1 = handle.insert(9, refused.into_port()).unwrap_err();
+    handle.remove(1);
+    handle.wake();
+    expect_detached(&set.remove(&1).unwrap());
+    drop(set);
+    // The child may have a set of its own.
+    let mut own = PortSet::new().unwrap();
+    own.insert(1, port1).unwrap();
+    port2.post_bytes(b"here").unwrap();
+    assert!(matches!(own.wait().unwrap().next(), Some((1, Event::Message(..)))));
+}
+
+// What sleeps in a set is woken there, whatever the child does with the copy.
+alone!(a_set_is_its_makers, || with_watchdog(|| {
+    let mut set = PortSet::new().unwrap();
+    let handle = set.handle();
+    let (mut others, mut keys) = (Vec::new(), Vec::new());
+    for key in 0..3u8 {
+        let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+        set.insert(key, port1).unwrap();
+        others.push(port2);
+    }
+    assert!(set.poll().unwrap().next().is_none());
+    assert!(set.arm().unwrap());
+    let mut set = Some(set);
+    let child = fork(|| expect_useless(set.take().unwrap(), &handle));
+    expect_success(child);
+    let mut set = set.unwrap();
+    let is_readable = |set: &PortSet<u8>| {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(set, PollFlags::IN)], Some(&now)).unwrap() > 0
+    };
+    assert!(!is_readable(&set), "nobody has rung");
+    others.iter().for_each(|port| port.post_bytes(b"as ever").unwrap());
+    assert!(is_readable(&set));
+    while keys.len() < 3 {
+        keys.extend(set.wait().unwrap().map(|(key, _)| key));
+    }
+    keys.sort_unstable();
+    assert_eq!(keys, [0, 1, 2]);
+    handle.remove(1);
+    assert!(matches!(set.wait().unwrap().next(), Some((1, Event::Removed(_)))));
 }));
 
 // No line is left open in the child, so nothing of it outlives the parent there.
