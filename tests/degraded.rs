@@ -10,7 +10,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use bursts::{
-    answer_bursts, both_halves, is_registered, post_bursts, warm_up_poster, warm_up_reader,
+    answer_bursts, answer_bursts_in_a_set, both_halves, is_registered, post_bursts, warm_up_poster,
+    warm_up_reader,
 };
 use support::{Peer, Setup, be_peer, in_own_process, in_thread, with_watchdog};
 use zeroport::WaitStrategy::{Adaptive, Sleep, Spin};
@@ -84,7 +85,15 @@ fn host(port: MessagePort, strategy: WaitStrategy, refused: Refused, by_peer: Re
     post_bursts(&port, rounds());
 }
 
-fn peer(port: MessagePort, strategy: WaitStrategy, refused: Refused) {
+type Answer = fn(MessagePort, WaitStrategy);
+
+fn answer_on_a_port(port: MessagePort, strategy: WaitStrategy) {
+    port.set_wait_strategy(strategy);
+    answer_bursts(&port);
+    assert!(port.sleeps() > 0, "never slept");
+}
+
+fn peer(port: MessagePort, answer: Answer, strategy: WaitStrategy, refused: Refused) {
     if refused == FromTheStart {
         refuse_barriers();
     }
@@ -92,16 +101,28 @@ fn peer(port: MessagePort, strategy: WaitStrategy, refused: Refused) {
     if refused == Later {
         refuse_barriers();
     }
-    port.set_wait_strategy(strategy);
-    answer_bursts(&port);
-    assert!(port.sleeps() > 0, "never slept");
+    answer(port, strategy);
 }
 
 fn bursts(test: &'static str, strategy: WaitStrategy, by_host: Refused, by_peer: Refused) {
+    bursts_to(test, answer_on_a_port, strategy, by_host, by_peer);
+}
+
+fn bursts_to_a_set(test: &'static str, strategy: WaitStrategy, by_host: Refused, by_peer: Refused) {
+    bursts_to(test, answer_bursts_in_a_set, strategy, by_host, by_peer);
+}
+
+fn bursts_to(
+    test: &'static str,
+    answer: Answer,
+    strategy: WaitStrategy,
+    by_host: Refused,
+    by_peer: Refused,
+) {
     let setup = Setup::new().capacity(256 << 10).strategy(strategy);
     in_own_process(test, || {
         if std::env::var_os(PARENT).is_some() {
-            be_peer(setup, |port| peer(port, strategy, by_peer));
+            be_peer(setup, |port| peer(port, answer, strategy, by_peer));
         }
         with_watchdog(move || {
             let (port, mut child) = Peer::spawn(test, setup);
@@ -157,6 +178,8 @@ mixes! {
     bursts_refused_to_the_poster_later: bursts(Sleep, Later, Never);
     bursts_refused_to_the_reader_later: bursts(Sleep, Never, Later);
     bursts_refused_to_both_later: bursts(Adaptive, Later, Later);
+    bursts_to_a_set_refused_to_the_poster: bursts_to_a_set(Sleep, FromTheStart, Never);
+    bursts_to_a_set_refused_to_the_set_later: bursts_to_a_set(Sleep, Never, Later);
     room_refused_to_nobody: little_room(Sleep, Never, Never);
     room_refused_to_the_host: little_room(Sleep, FromTheStart, Never);
     room_refused_to_the_peer: little_room(Adaptive, Never, FromTheStart);
