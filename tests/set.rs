@@ -226,14 +226,15 @@ fn a_slow_turn_does_not_hide_the_others() {
     let (busy, quiet) = (member(&mut set, 0), member(&mut set, 1));
     assert!(set.poll().unwrap().next().is_none());
     assert!(set.arm().unwrap());
-    (0..10).for_each(|_| busy.post_bytes(b"busy").unwrap());
+    (0..20).for_each(|_| busy.post_bytes(b"busy").unwrap());
     assert!(matches!(set.wait().unwrap().next(), Some((0, Event::Message(..)))));
     quiet.post_bytes(b"quiet").unwrap();
-    // What a user does with the message.
-    std::thread::sleep(Duration::from_millis(2));
-    let mut keys: Vec<_> = set.wait().unwrap().map(|(key, _)| key).collect();
-    keys.sort_unstable();
-    assert_eq!(keys, [0, 1]);
+    let is_told = (0..4).any(|_| {
+        // What a user does with a message.
+        std::thread::sleep(Duration::from_millis(1));
+        set.wait().unwrap().any(|(key, _)| key == 1)
+    });
+    assert!(is_told);
 }
 
 #[test]

@@ -31,9 +31,10 @@ use super::wait::{LINE_LOOK, WaitStrategy, is_past};
 
 /// Messages that one member may have in a turn, unless another number is asked for.
 const BATCH: usize = 64;
-/// Turns that may go by, while there is always something to do, before those that sleep are asked about; if they last
-/// long, fewer.
+/// Turns that may go by, while there is always something to do, before those that sleep are asked about.
 const TURNS: u32 = 64;
+/// Turns that may go by before it is asked whether they have lasted long: the time costs something, too.
+const TIMED_TURNS: u32 = 4;
 /// The bell of the set itself, among the lines of its members.
 pub(super) const BELL: u64 = u64::MAX;
 
@@ -321,7 +322,8 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     fn wait_until(&mut self, deadline: Option<Instant>) -> io::Result<Events<'_, K>> {
         self.begin_wait()?;
         self.turns += 1;
-        if self.turns > TURNS || self.asked_at.elapsed() >= LINE_LOOK {
+        let is_timed = self.turns.is_multiple_of(TIMED_TURNS);
+        if self.turns > TURNS || is_timed && self.asked_at.elapsed() >= LINE_LOOK {
             self.ask(Some(Duration::ZERO))?;
             self.look_at_warm();
         }
