@@ -234,3 +234,26 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MessageChannel;
+
+    #[test]
+    fn who_has_memory_to_let_go_is_listed_once() {
+        let mut set = PortSet::new().unwrap();
+        let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+        set.insert((), port2).unwrap();
+        port1.post_bytes(&vec![7; 1 << 20]).unwrap();
+        for _ in 0..10 {
+            port1.post_bytes(b"and some more").unwrap();
+            assert!(set.wait().unwrap().count() > 0);
+            assert!(set.arm().unwrap());
+        }
+        assert_eq!(set.cooling.len(), 1);
+        // Longer than it keeps what is not used.
+        assert_eq!(set.wait_timeout(Duration::from_millis(300)).unwrap().count(), 0);
+        assert!(set.cooling.is_empty());
+    }
+}
