@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::error::RecvError;
+use crate::error::{CloseReason, RecvError};
 use crate::line::Heard;
 use crate::ring::Found;
 use crate::sync::spin_loop;
@@ -79,6 +79,15 @@ impl Receiver {
                 receiver.look(Look::Thorough).unwrap_or(Err(RecvError::Empty))
             },
         )
+    }
+
+    /// The end, if no message waits before it, nor what cannot be had now.
+    pub(super) fn try_end(&self) -> Option<CloseReason> {
+        // A close of our own comes before what waits.
+        match self.check().err().map(Err).or_else(|| self.look(Look::Thorough)) {
+            Some(Err(RecvError::Closed(reason))) => Some(reason),
+            _ => None,
+        }
     }
 
     #[cold]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytemuck::NoUninit;
 
-use crate::error::{BatchError, PostError, RecvError};
+use crate::error::{BatchError, CloseReason, PostError, RecvError};
 use crate::tag::Tagged;
 
 use super::{Closer, Drain, Loan, Message, PeerState, Receiver, Sender, Trust, WaitStrategy};
@@ -389,6 +389,13 @@ impl MessagePort {
             self.after_failure();
         }
         received
+    }
+
+    /// The end, if no message waits before it; for a set that does not want the messages.
+    pub(super) fn try_end(&self) -> Option<CloseReason> {
+        let reason = self.receiver.try_end()?;
+        self.after_failure();
+        Some(reason)
     }
 
     /// Once the end was reported, this whole handle lets the line go.

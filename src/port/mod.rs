@@ -34,6 +34,7 @@ mod receive;
 mod set;
 mod set_events;
 mod set_handle;
+mod set_pause;
 mod set_wait;
 mod spin;
 mod transfer;

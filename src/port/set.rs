@@ -19,22 +19,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
-use rustix::io::Errno;
 use slab::Slab;
 
 use super::message_port::MessagePort;
 use super::post::Sender;
-use super::set_events::{Answer, Events, InsertError, InsertRefusal, Member, Members, State};
+use super::set_events::{
+    Answer, Events, InsertError, InsertRefusal, Lookup, Member, Members, Progress, State,
+};
 use super::set_handle::{Order, SetHandle, Shared};
 use super::spin::Spin;
-use super::wait::{LINE_LOOK, WaitStrategy, is_past};
+use super::wait::WaitStrategy;
 
 /// Messages that one member may have in a turn, unless another number is asked for.
 const BATCH: usize = 64;
-/// Turns that may go by, while there is always something to do, before those that sleep are asked about.
-const TURNS: u32 = 64;
-/// Turns that may go by before it is asked whether they have lasted long: the time costs something, too.
-const TIMED_TURNS: u32 = 4;
 /// The bell of the set itself, among the lines of its members.
 pub(super) const BELL: u64 = u64::MAX;
 
@@ -81,7 +78,7 @@ pub(super) const BELL: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct PortSet<K> {
     pub(super) members: Members<K>,
-    places: HashMap<K, usize>,
+    pub(super) places: HashMap<K, usize>,
     pub(super) ready: VecDeque<usize>,
     pub(super) warm: Vec<usize>,
     /// Those of the sleeping that have memory to let go after a while.
@@ -185,8 +182,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     /// set.get(&"one").unwrap().recv().unwrap(); // who sleeps in a set would not be woken again
     /// ```
     pub fn get(&self, key: &K) -> Option<&Sender> {
-        let member = self.members.get(*self.places.get(key)?)?;
-        (!member.is(State::Over)).then_some(&member.port.sender)
+        self.lookup().get(key).map(|member| &member.port.sender)
     }
 
     /// Whether there is a port with this key.
@@ -261,7 +257,8 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     /// What the kernel says of its epoll, which is nothing in a process that leaves the set's descriptors alone. In the
     /// copy that a fork has made: `EBADF`.
     pub fn wait(&mut self) -> io::Result<Events<'_, K>> {
-        self.wait_until(None)
+        self.wait_for_news(None)?;
+        Ok(self.events())
     }
 
     /// As [`wait`](Self::wait), at most so long: then there is nothing to tell, not before the time is up.
@@ -270,7 +267,8 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     ///
     /// As [`wait`](Self::wait).
     pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Events<'_, K>> {
-        self.wait_until(Some(Instant::now().checked_add(timeout)).flatten())
+        self.wait_for_news(Instant::now().checked_add(timeout))?;
+        Ok(self.events())
     }
 
     /// What there is to tell now, without waiting.
@@ -279,11 +277,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     ///
     /// As [`wait`](Self::wait).
     pub fn poll(&mut self) -> io::Result<Events<'_, K>> {
-        self.begin_wait()?;
-        self.ask(Some(Duration::ZERO))?;
-        self.obey();
-        self.settle();
-        self.look_at_warm();
+        self.look_for_news()?;
         Ok(self.events())
     }
 
@@ -319,34 +313,8 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
         Ok(!self.has_news() && self.try_rest())
     }
 
-    fn wait_until(&mut self, deadline: Option<Instant>) -> io::Result<Events<'_, K>> {
-        self.begin_wait()?;
-        self.turns += 1;
-        let is_timed = self.turns.is_multiple_of(TIMED_TURNS);
-        if self.turns > TURNS || is_timed && self.asked_at.elapsed() >= LINE_LOOK {
-            self.ask(Some(Duration::ZERO))?;
-            self.look_at_warm();
-        }
-        self.settle();
-        while !self.has_news() && !self.spin(deadline)? && !self.sleep(deadline)? {
-            if is_past(deadline) {
-                break;
-            }
-        }
-        Ok(self.events())
-    }
-
-    fn begin_wait(&mut self) -> io::Result<()> {
-        if !self.shared.is_original() {
-            return Err(Errno::BADF.into());
-        }
-        self.let_ended_go();
-        self.waits += 1;
-        Ok(())
-    }
-
     /// Lets go of those whose end was told.
-    fn let_ended_go(&mut self) {
+    pub(super) fn let_ended_go(&mut self) {
         while let Some(index) = self.over.pop() {
             if let Some(member) = self.members.try_remove(index) {
                 self.places.remove(&member.key);
@@ -374,7 +342,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     fn has_ready(&mut self) -> bool {
         while let Some(index) = self.ready.front().copied() {
             if let Some(member) = self.members.get(index) {
-                if member.port.receiver.has_next_or_end() {
+                if member.has_news(&self.epoll, index) {
                     return true;
                 }
                 member.keep_warm(index, &mut self.warm);
@@ -385,7 +353,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     }
 
     /// Does what handles have asked for.
-    fn obey(&mut self) {
+    pub(super) fn obey(&mut self) {
         if !self.shared.has_orders() {
             return;
         }
@@ -401,17 +369,34 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
                     let port = self.remove(&key);
                     (key, port.map(|port| Answer::Removed(Box::new(port))))
                 }
+                Order::Pause(key) => {
+                    self.pause(&key);
+                    (key, None)
+                }
+                Order::Resume(key) => {
+                    self.resume(&key);
+                    (key, None)
+                }
             };
             self.answers.extend(answer.map(|answer| (key, answer)));
         }
     }
 
     fn events(&mut self) -> Events<'_, K> {
+        let progress = self.begin_turn();
+        self.events_from(progress)
+    }
+
+    /// Begins to tell what there is.
+    pub(super) fn begin_turn(&mut self) -> Progress {
         self.is_woken = false;
+        Progress { turn: self.ready.len(), left: self.batch }
+    }
+
+    pub(super) fn events_from(&mut self, progress: Progress) -> Events<'_, K> {
         Events {
-            members: &self.members,
-            turn: self.ready.len(),
-            left: self.batch,
+            lookup: Lookup { members: &self.members, places: &self.places },
+            progress,
             batch: self.batch,
             now: self.waits,
             ready: &mut self.ready,
@@ -420,6 +405,10 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
             answers: &mut self.answers,
             epoll: &self.epoll,
         }
+    }
+
+    pub(super) fn lookup(&self) -> Lookup<'_, K> {
+        Lookup { members: &self.members, places: &self.places }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a set tells, and its members as far as they are told of.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,8 @@ pub(super) enum State {
     Warm,
     /// Its line will tell.
     Asleep,
+    /// It is paused, and has something: nobody looks before it is resumed.
+    Stalled,
     /// It has ended, and leaves.
     Over,
 }
@@ -34,6 +37,7 @@ pub(super) struct Member<K> {
     pub(super) key: K,
     pub(super) port: MessagePort,
     pub(super) state: Cell<State>,
+    pub(super) is_paused: Cell<bool>,
     /// The number of the wait after which a message last came.
     pub(super) active_at: Cell<u64>,
     /// Whether it stands in the list of those that are warm, or were, and in that of those that have memory to let go.
@@ -55,8 +59,8 @@ impl<K> Member<K> {
         // What has no line any more has ended, which the first look tells.
         let line = port.receiver.hold().line();
         let watched = line.as_ref().map_or(Ok(()), |line| {
-            let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-            Ok(epoll::add(epoll, line.as_fd()?, epoll::EventData::new_u64(index as u64), flags)?)
+            let data = epoll::EventData::new_u64(index as u64);
+            Ok(epoll::add(epoll, line.as_fd()?, data, WATCHED)?)
         });
         match watched {
             Err(refused) => Err(InsertError::new(port, InsertRefusal::Os(refused))),
@@ -64,11 +68,22 @@ impl<K> Member<K> {
                 key,
                 port,
                 state: Cell::new(State::Ready),
+                is_paused: Cell::new(false),
                 active_at: Cell::new(0),
                 in_warm: Cell::new(false),
                 in_cooling: Cell::new(false),
                 line: RefCell::new(line),
             }),
+        }
+    }
+
+    /// Has the kernel tell other things of the line than before.
+    pub(super) fn watch_for(&self, epoll: &OwnedFd, index: usize, flags: epoll::EventFlags) {
+        if let Some(line) = &*self.line.borrow()
+            && let Ok(fd) = line.as_fd()
+        {
+            // It needs no memory, and the line is watched.
+            let _ = epoll::modify(epoll, fd, epoll::EventData::new_u64(index as u64), flags);
         }
     }
 
@@ -87,8 +102,11 @@ impl<K> Member<K> {
         self.state.get() == state
     }
 
-    /// It had nothing: from now on it is looked at.
+    /// It had nothing to tell: from now on it is looked at, unless it is stalled.
     pub(super) fn keep_warm(&self, index: usize, warm: &mut Vec<usize>) {
+        if self.is(State::Stalled) {
+            return;
+        }
         self.state.set(State::Warm);
         if !self.in_warm.replace(true) {
             warm.push(index);
@@ -96,8 +114,37 @@ impl<K> Member<K> {
     }
 }
 
+/// What the kernel is to tell of a line.
+pub(super) const WATCHED: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP);
+
 /// All members, by their places.
 pub(super) type Members<K> = Slab<Box<Member<K>>>;
+
+/// All members, to be asked by their keys.
+#[derive(Debug)]
+pub(super) struct Lookup<'s, K> {
+    pub(super) members: &'s Members<K>,
+    pub(super) places: &'s HashMap<K, usize>,
+}
+
+impl<K> Clone for Lookup<'_, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Lookup<'_, K> {}
+
+impl<'s, K: Eq + Hash> Lookup<'s, K> {
+    /// One whose end was not told.
+    pub(super) fn get(self, key: &K) -> Option<&'s Member<K>> {
+        self.find(key).filter(|member| !member.is(State::Over))
+    }
+
+    pub(super) fn find(self, key: &K) -> Option<&'s Member<K>> {
+        self.members.get(*self.places.get(key)?).map(|member| &**member)
+    }
+}
 
 /// What a [`PortSet`](crate::PortSet) tells of one of its ports.
 #[non_exhaustive]
@@ -175,26 +222,31 @@ pub enum InsertRefusal {
 /// What is not taken is told at the next wait.
 #[derive(Debug)]
 pub struct Events<'s, K> {
-    pub(super) members: &'s Members<K>,
+    pub(super) lookup: Lookup<'s, K>,
     pub(super) ready: &'s mut VecDeque<usize>,
     pub(super) warm: &'s mut Vec<usize>,
     pub(super) over: &'s mut Vec<usize>,
     pub(super) answers: &'s mut VecDeque<(K, Answer)>,
     pub(super) epoll: &'s OwnedFd,
-    /// Members that have not had their turn.
-    pub(super) turn: usize,
-    /// Messages that the first of them may still have.
-    pub(super) left: usize,
+    pub(super) progress: Progress,
     pub(super) batch: usize,
     /// The number of this wait.
     pub(super) now: u64,
 }
 
+/// How far what there is to tell was told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    /// Members that have not had their turn.
+    pub(super) turn: usize,
+    /// Messages that the first of them may still have.
+    pub(super) left: usize,
+}
+
 impl<K> Events<'_, K> {
     /// Ends the turn of the first member.
     fn next_member(&mut self) -> Option<usize> {
-        self.turn -= 1;
-        self.left = self.batch;
+        self.progress = Progress { turn: self.progress.turn - 1, left: self.batch };
         self.ready.pop_front()
     }
 
@@ -212,18 +264,18 @@ impl<'s, K: Clone> Iterator for Events<'s, K> {
         if let Some((key, answer)) = self.answers.pop_front() {
             return Some((key, answer.into()));
         }
-        while self.turn > 0 {
+        while self.progress.turn > 0 {
             let index = *self.ready.front()?;
-            let Some(member) = self.members.get(index) else {
+            let Some(member) = self.lookup.members.get(index) else {
                 self.next_member();
                 continue;
             };
             let key = || member.key.clone();
-            match member.port.try_next() {
+            match member.try_next(self.epoll, index) {
                 Ok(message) => {
                     member.active_at.set(self.now);
-                    self.left -= 1;
-                    if self.left == 0 {
+                    self.progress.left -= 1;
+                    if self.progress.left == 0 {
                         self.next_member_for_now();
                     }
                     return Some((key(), Event::Message(&member.port.sender, message)));

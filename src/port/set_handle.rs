@@ -38,6 +38,8 @@ impl Bell {
 pub(super) enum Order<K> {
     Insert(K, Box<MessagePort>),
     Remove(K),
+    Pause(K),
+    Resume(K),
 }
 
 /// What a set shares with its handles.
@@ -183,6 +185,18 @@ impl<K> SetHandle<K> {
     /// of it after that. Without such a port, or without the set, nothing comes. Never waits.
     pub fn remove(&self, key: K) {
         let _ = self.0.order(Order::Remove(key));
+    }
+
+    /// Has the set [pause](crate::PortSet::pause) a port. Without such a port, or without the set, nothing happens.
+    /// Never waits; what the set tells before it comes to this order it tells.
+    pub fn pause(&self, key: K) {
+        let _ = self.0.order(Order::Pause(key));
+    }
+
+    /// Has the set [resume](crate::PortSet::resume) a port, and ends its wait for that. Without such a port, or without
+    /// the set, nothing happens. Never waits.
+    pub fn resume(&self, key: K) {
+        let _ = self.0.order(Order::Resume(key));
     }
 
     /// Ends a wait of the set, at once or the next one. Never waits.

@@ -18,6 +18,10 @@ use super::set_events::{Member, State};
 use super::spin::Patience;
 use super::wait::{LINE_LOOK, QUICK_LOOKS, is_past};
 
+/// Turns that may go by, while there is always something to do, before those that sleep are asked about.
+const TURNS: u32 = 64;
+/// Turns that may go by before it is asked whether they have lasted long: the time costs something, too.
+const TIMED_TURNS: u32 = 4;
 /// Waits without a message after which a member is no longer looked at.
 const WARM_FOR: u64 = 8;
 /// What the kernel tells at once.
@@ -26,16 +30,55 @@ const TOLD: usize = 256;
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl<K: Clone + Eq + Hash> PortSet<K> {
+    /// Waits until there is something to tell, or a handle wakes the set.
+    pub(super) fn wait_for_news(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        self.begin_wait()?;
+        self.turns += 1;
+        let is_timed = self.turns.is_multiple_of(TIMED_TURNS);
+        if self.turns > TURNS || is_timed && self.asked_at.elapsed() >= LINE_LOOK {
+            self.ask(Some(Duration::ZERO))?;
+            self.look_at_warm();
+        }
+        self.settle();
+        while !self.has_news() && !self.spin(deadline)? && !self.sleep(deadline)? {
+            if is_past(deadline) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks what there is to tell, without waiting.
+    pub(super) fn look_for_news(&mut self) -> io::Result<()> {
+        self.begin_wait()?;
+        self.ask(Some(Duration::ZERO))?;
+        self.obey();
+        self.settle();
+        self.look_at_warm();
+        Ok(())
+    }
+
+    pub(super) fn begin_wait(&mut self) -> io::Result<()> {
+        if !self.shared.is_original() {
+            return Err(Errno::BADF.into());
+        }
+        self.let_ended_go();
+        self.waits += 1;
+        Ok(())
+    }
+
     /// Whether a warm member has something.
     pub(super) fn look_at_warm(&mut self) -> bool {
-        let members = &self.members;
+        let (members, epoll) = (&self.members, &self.epoll);
         let before = self.ready.len();
         let ready = &mut self.ready;
         self.warm.retain(|index| {
             let Some(member) = members.get(*index) else { return false };
             let is_warm = member.is(State::Warm); // else its line was faster
             let has_next = is_warm && member.port.receiver.has_next();
-            if has_next {
+            if has_next && member.is_paused.get() {
+                member.stall(epoll, *index);
+            } else if has_next {
                 member.state.set(State::Ready);
                 ready.push_back(*index);
             }
@@ -228,7 +271,9 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
         if member.is(State::Asleep) {
             receiver.get_up(true);
         }
-        if matches!(member.state.get(), State::Asleep | State::Warm) {
+        // (One that is stalled and was closed here has its end to tell.)
+        let is_closed = member.is(State::Stalled) && receiver.hold().endpoint.own_end().is_some();
+        if is_closed || matches!(member.state.get(), State::Asleep | State::Warm) {
             member.state.set(State::Ready);
             self.ready.push_back(index);
         }
