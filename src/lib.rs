@@ -332,9 +332,10 @@ pub use error::{
 pub use payload::{EncodeError, EncodeWriter, Encoder, Postable, Readable};
 #[cfg(not(loom))]
 pub use port::{
-    ChannelOptions, Closer, Drain, Event, Events, InsertError, InsertRefusal, Loan, Message,
-    MessageChannel, MessagePort, PeerState, PortDescriptors, PortSet, Receiver, Sender, SetHandle,
-    TransferError, TransferList, Transferable, Trust, WaitStrategy,
+    ChannelOptions, Closer, Drain, Event, EventLoop, Events, InsertError, InsertRefusal,
+    ListenerId, Listeners, Loan, LoopHandle, Message, MessageChannel, MessageError, MessagePort,
+    PeerState, PortDescriptors, PortId, PortSet, Receiver, Sender, SetHandle, TransferError,
+    TransferList, Transferable, Trust, Turn, WaitStrategy,
 };
 #[cfg(not(loom))]
 pub use spares::trim;

@@ -8,7 +8,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::barrier;
 use crate::ends::{End, Ends};
-use crate::epoch::Epoch;
+use crate::epoch::{self, Epoch, State};
 use crate::error::CloseReason;
 use crate::fork::Mark;
 use crate::halves::{Asleep, Half};
@@ -186,6 +186,13 @@ impl Endpoint {
             }
         };
         self.tenure.close(&self.ends, &self.own().epoch, violated, barrier, hang_up);
+    }
+
+    /// Whether a closer has closed this end. (Its end may have been told for that reason.)
+    pub(super) fn is_closed_here(&self) -> bool {
+        // A closer that has begun holds the lock until the epoch says so.
+        let _held = self.tenure();
+        epoch::look(&self.own().epoch) == State::Closed
     }
 
     /// Called by each half when it is dropped, before it lets go of the line: the second closes.

@@ -9,6 +9,7 @@ mod drain;
 #[cfg(feature = "rkyv")]
 mod encode;
 mod endpoint;
+mod event_loop;
 #[cfg(test)]
 #[cfg(feature = "rkyv")]
 mod golden;
@@ -19,8 +20,11 @@ mod kept;
 #[cfg(test)]
 mod kills;
 mod large;
+mod listeners;
 mod loan;
 mod look;
+mod loop_handle;
+mod loop_turn;
 mod message;
 mod message_port;
 mod out_lanes;
@@ -46,7 +50,11 @@ pub use channel::{ChannelOptions, MessageChannel};
 pub use closer::Closer;
 pub use descriptors::PortDescriptors;
 pub use drain::Drain;
+pub use event_loop::EventLoop;
+pub use listeners::{ListenerId, Listeners, MessageError, PortId};
 pub use loan::Loan;
+pub use loop_handle::LoopHandle;
+pub use loop_turn::Turn;
 pub use message::Message;
 pub use message_port::MessagePort;
 pub use post::Sender;

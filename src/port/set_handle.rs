@@ -166,6 +166,11 @@ impl<K> SetHandle<K> {
         Self(Arc::clone(shared))
     }
 
+    /// False for the copy that a fork makes.
+    pub(super) fn is_original(&self) -> bool {
+        self.0.is_original()
+    }
+
     /// Has the set take a port in, and ends its wait for that. Where it cannot (another port has the key, or the kernel
     /// cannot watch one more), the port comes to who waits there, as [`Event::Refused`](crate::Event::Refused). Never
     /// waits.

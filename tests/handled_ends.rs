@@ -1,0 +1,293 @@
+//! The end of a channel, told to a handler: once, after the last message, and only when the other end has gone.
+#![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod support;
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use support::{channels, conversation, doomed, in_all_ways, in_thread, with_watchdog};
+use zeroport::{
+    CloseReason, EventLoop, MessageChannel, MessagePort, PeerState, PortId, RecvError, transfer,
+};
+
+fn listening<'h>() -> (EventLoop<'h>, PortId, MessagePort) {
+    let mut events = EventLoop::new().unwrap();
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    let port = events.insert(port2).unwrap();
+    (events, port, port1)
+}
+
+fn run_all(events: &mut EventLoop<'_>) {
+    for _ in 0..20 {
+        events.run_ready().unwrap();
+    }
+}
+
+// S-059, S-062, S-066, S-069: messages, then the end.
+in_all_ways!(
+    messages_and_then_the_end,
+    |port: MessagePort| {
+        let (next, ends) = &(Cell::new(0u64), Cell::new(0));
+        let mut events = EventLoop::new().unwrap();
+        let port = events.insert(port).unwrap();
+        events
+            .listeners_of(port)
+            .on_pod::<u64>(|_, number, _| {
+                assert_eq!(next.replace(number + 1), *number);
+                assert_eq!(ends.get(), 0);
+            })
+            .on_close(move |events, _| {
+                assert_eq!(next.get(), 500);
+                ends.set(ends.get() + 1);
+                // There is nothing left of it.
+                assert!(events.sender_of(port).is_none() && events.is_empty());
+            });
+        events.run().unwrap();
+        assert_eq!(ends.get(), 1);
+    },
+    |port: MessagePort| (0..500u64).for_each(|number| port.post_pod(&number).unwrap())
+);
+
+// S-060: nobody is told of what he did himself, in whatever way; S-075, D-07: nor of what was given away.
+#[test]
+fn nobody_is_told_of_an_end_of_his_own() {
+    for way in ["close", "remove", "from inside", "a closer", "given away", "both"] {
+        let (mut events, port, peer) = listening();
+        let mut closer = None;
+        let port = match way {
+            "a closer" | "both" => {
+                let out = events.remove(port).unwrap();
+                closer = Some(out.closer());
+                events.insert(out).unwrap()
+            }
+            _ => port,
+        };
+        let mut listeners = events.listeners_of(port);
+        listeners.on_message(|turn, _| turn.close(turn.port()));
+        listeners.on_close(|_, _| panic!("told of an end of its own"));
+        let mut peer = Some(peer);
+        match way {
+            "close" => events.close(port),
+            "remove" => drop(events.remove(port)),
+            "from inside" => peer.as_ref().unwrap().post_bytes(b"close").unwrap(),
+            "a closer" => closer.unwrap().close(),
+            "both" => {
+                closer.unwrap().close();
+                drop(peer.take());
+            }
+            _ => {
+                let carrier = MessageChannel::new().unwrap();
+                let out = events.remove(port).unwrap();
+                carrier.port1.post_bytes_with(b"", transfer![out]).unwrap();
+                drop(carrier);
+            }
+        }
+        run_all(&mut events);
+        assert!(events.is_empty(), "{way}");
+        if let Some(peer) = peer {
+            assert!(matches!(peer.recv(), Err(RecvError::Closed(_))), "{way}");
+        }
+    }
+}
+
+// S-061, S-070, S-071: a close, an exit and a kill at once are one end, after what was posted.
+doomed!(
+    an_end_of_many_causes_is_told_once,
+    |carrier: MessagePort, mut peer| {
+        let (messages, ends) = (Cell::new(0), Cell::new(0));
+        let mut events = EventLoop::new().unwrap();
+        for _ in 0..30 {
+            let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+            carrier.post_bytes_with(b"", port2).unwrap();
+            let port = events.insert(port1).unwrap();
+            events
+                .listeners_of(port)
+                .on_message(|_, _| messages.set(messages.get() + 1))
+                .on_close(|_, _| ends.set(ends.get() + 1));
+        }
+        let killing = in_thread("the killer", move || {
+            assert_eq!(carrier.recv().unwrap().bytes(), b"closing");
+            peer.kill();
+            peer.wait();
+        });
+        events.run().unwrap();
+        assert_eq!((messages.get(), ends.get()), (30, 30));
+        killing.join(Instant::now() + Duration::from_secs(30));
+    },
+    |carrier: MessagePort| {
+        let take = |_| {
+            let [port] = carrier.recv().unwrap().take_ports().unwrap();
+            port.post_bytes(b"last words").unwrap();
+            port
+        };
+        let ports: Vec<_> = (0..30).map(take).collect();
+        carrier.post_bytes(b"closing").unwrap();
+        ports.into_iter().for_each(MessagePort::close);
+        loop {
+            std::thread::park();
+        }
+    }
+);
+
+// S-063: without a start the end waits behind the messages; S-064: and behind nothing else.
+#[test]
+fn the_end_of_a_port_that_is_not_started() {
+    let told = RefCell::new(Vec::new());
+    let mut events = EventLoop::new().unwrap();
+    let (mut mine, theirs) = channels(3);
+    let ports: Vec<_> = theirs.into_iter().map(|port| events.insert(port).unwrap()).collect();
+    for (key, port) in ports.iter().enumerate() {
+        let told = &told;
+        events.listeners_of(*port).on_close(move |_, _| told.borrow_mut().push(key));
+    }
+    // One that is started, with nobody to listen.
+    events.listeners_of(ports[2]).start();
+    mine[1].post_bytes(b"unread").unwrap();
+    mine[2].post_bytes(b"unread").unwrap();
+    run_all(&mut events);
+    mine.clear();
+    run_all(&mut events);
+    assert_eq!(told.take(), [0]);
+    events.listeners_of(ports[2]).once(|_, message| assert_eq!(message.bytes(), b"unread"));
+    run_all(&mut events);
+    assert_eq!(told.take(), [2], "its message was read");
+    events.listeners_of(ports[1]).on_message(|_, _| told.borrow_mut().push(7));
+    run_all(&mut events);
+    assert_eq!(told.take(), [7, 1]);
+    assert!(events.is_empty());
+}
+
+// S-065: who asks late is told, once, in a turn of its own.
+#[test]
+fn who_listens_late_is_told_of_the_end() {
+    for is_started in [false, true] {
+        let told = Cell::new(0);
+        let (mut events, port, peer) = listening();
+        if is_started {
+            events.listeners_of(port).start();
+        }
+        drop(peer);
+        run_all(&mut events);
+        assert!(events.is_empty());
+        events.listeners_of(port).on_close(|_, reason| {
+            assert_eq!(reason, CloseReason::Closed);
+            told.set(told.get() + 1);
+        });
+        assert_eq!(told.get(), 0, "never inside the call");
+        assert!(!events.arm().unwrap(), "there is something to tell");
+        events.run().unwrap();
+        assert_eq!(told.get(), 1);
+        events.listeners_of(port).on_close(|_, _| panic!("told twice"));
+        run_all(&mut events);
+        assert!(events.arm().unwrap());
+    }
+}
+
+// S-077: a handler for the end runs in a turn of its own, never inside the close.
+#[test]
+fn an_end_is_told_in_a_turn_of_its_own() {
+    let (is_closing, told) = (Cell::new(false), Cell::new(0));
+    let (mut events, port, peer) = listening();
+    let peer = events.insert(peer).unwrap();
+    events.listeners_of(port).on_close(|_, _| {
+        assert!(!is_closing.get());
+        told.set(told.get() + 1);
+    });
+    is_closing.set(true);
+    events.close(peer);
+    is_closing.set(false);
+    assert_eq!(told.get(), 0);
+    run_all(&mut events);
+    assert_eq!(told.get(), 1);
+
+    // From a handler of another port.
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    let MessageChannel { port1: asking, port2: asked } = MessageChannel::new().unwrap();
+    let [one, other, asked] = [port1, port2, asked].map(|port| events.insert(port).unwrap());
+    events.listeners_of(one).on_close(|_, _| {
+        assert!(!is_closing.get());
+        told.set(told.get() + 1);
+    });
+    let is_closing = &is_closing;
+    events.listeners_of(asked).on_message(move |turn, _| {
+        is_closing.set(true);
+        turn.close(other);
+        is_closing.set(false);
+    });
+    asking.post_bytes(b"close the other one").unwrap();
+    run_all(&mut events);
+    assert_eq!(told.get(), 2);
+}
+
+// S-078: the loop goes: its handlers are not told, the other ends are.
+#[test]
+fn a_loop_that_goes_tells_the_others_only() {
+    let (mine, theirs) = channels(3);
+    let mut events = EventLoop::new().unwrap();
+    for port in theirs {
+        let port = events.insert(port).unwrap();
+        events.listeners_of(port).on_message(|_, _| ()).on_close(|_, _| panic!("told in teardown"));
+    }
+    run_all(&mut events);
+    drop(events);
+    for port in mine {
+        assert_eq!(port.recv().unwrap_err(), RecvError::Closed(CloseReason::Closed));
+    }
+}
+
+// S-144: a reply port that is dropped unanswered.
+conversation!(
+    a_reply_that_never_comes,
+    |port: MessagePort| {
+        let mut told = Vec::new();
+        let MessageChannel { port1: replies, port2: reply } = MessageChannel::new().unwrap();
+        port.post_bytes_with(b"a request", reply).unwrap();
+        let mut events = EventLoop::new().unwrap();
+        let replies = events.insert(replies).unwrap();
+        events
+            .listeners_of(replies)
+            .on_message(|_, _| panic!("a reply"))
+            .on_close(|_, reason| told.push(reason));
+        events.run().unwrap();
+        drop(events);
+        assert_eq!(told, [CloseReason::Closed]);
+    },
+    |port: MessagePort| {
+        let [reply] = port.recv().unwrap().take_ports().unwrap();
+        drop(reply);
+        assert!(port.recv().is_err());
+    }
+);
+
+// S-152: a list of ports, from which each leaves at its end.
+#[test]
+fn a_broadcaster_and_its_list() {
+    with_watchdog(|| {
+        let list = RefCell::new(Vec::new());
+        let mut events = EventLoop::new().unwrap();
+        let (mut mine, theirs) = channels(10);
+        for port in theirs {
+            let port = events.insert(port).unwrap();
+            let list = &list;
+            list.borrow_mut().push(port);
+            events.listeners_of(port).on_close(move |_, _| {
+                list.borrow_mut().retain(|listed| *listed != port);
+            });
+        }
+        for round in 0..10 {
+            run_all(&mut events);
+            assert_eq!(list.borrow().len(), 10 - round);
+            for port in &*list.borrow() {
+                events.sender_of(*port).unwrap().post_bytes(b"news").unwrap();
+            }
+            drop(mine.remove(0));
+            for port in &mine {
+                assert_eq!(port.recv().unwrap().bytes(), b"news");
+                assert_eq!(port.peer_state(), PeerState::Open);
+            }
+        }
+        events.run().unwrap();
+        assert!(list.borrow().is_empty());
+    });
+}
