@@ -23,7 +23,8 @@
 //!   an abstract name ([`Address`]). Each side learns who the other is ([`Credentials`]).
 //! * [`MessagePort`] has all the verbs: posting, receiving, closing. Its page is the reference for
 //!   [`Sender`] and [`Receiver`], too.
-//! * [`PortSet`] waits on many ports at once, and tells what comes, and which ports have ended.
+//! * [`EventLoop`] has handlers called for what comes on many ports: `on_message`, `on_close` and their like.
+//! * [`PortSet`] waits on many ports at once, and tells what comes, and which ports have ended: for loops of your own.
 //! * [`Message`] is what was received: bytes, plain data or a value, where it lies, and the ports and
 //!   buffers that came with it.
 //! * [`Buffer`] is memory of its own, to be filled and then given away without a copy.
@@ -165,6 +166,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Handlers
+//!
+//! An [`EventLoop`] calls what was set for its ports, one message after the other, on the thread that runs it.
+//!
+//! * [`on_message`](Listeners::on_message) starts a port; [listeners](Listeners::add) beside it, and
+//!   [those for one message](Listeners::once), wait for a [`start`](Listeners::start).
+//! * While nobody listens, messages wait. None is lost between two handlers, nor when a port goes elsewhere.
+//! * A handler may replace itself, post on its port, close it or give it away. A close is a hard stop: what waits is
+//!   dropped, and no handler of the port is called again.
+//! * [`on_close`](Listeners::on_close) is told of the other end's going, once, after the last message.
+//! * A handler that panics costs its message, and one that meets an undecodable message does, too
+//!   ([`on_message_error`](Listeners::on_message_error)).
+//! * [`run`](EventLoop::run) ends when no port is left; loops of other kinds poll the loop's descriptor.
+//!
 //! # The end
 //!
 //! [`close`](MessagePort::close), drop, and the end of the process all close a port. The other end
@@ -177,7 +192,7 @@
 //! Each verb has an error of its own, which says what happened, with the number and the limit, and
 //! what to do: [`OpenError`], [`SpawnError`], [`ParentPortError`] ([`AttachError`] inside),
 //! [`PostError`] ([`BatchError`] or [`TransferError`] around it), [`RecvError`], [`DecodeError`],
-//! [`TakeError`] ([`AttachError`] inside), [`BufferError`], [`InsertError`]. A failed post has posted nothing, and what was
+//! [`TakeError`] ([`AttachError`] inside), [`BufferError`], [`InsertError`]; handlers are told a [`MessageError`]. A failed post has posted nothing, and what was
 //! to be posted is still the caller's. Where descriptors or memory have run out, nothing is lost on either
 //! side: free some, and call again. Strangers that do not come together are told why by [`BindError`],
 //! [`AcceptError`], [`AdmitError`] and [`ConnectError`] ([`AddressError`] inside). All are
@@ -192,14 +207,16 @@
 //! | [`MessageChannel`], [`MessagePort`], [`Sender`], [`Receiver`] | yes | no | may move to another thread |
 //! | [`Connection`] | yes | no | as its port |
 //! | [`PortSet`] | yes | no | as its ports |
+//! | [`EventLoop`] | no | no | stays with its handlers, which may hold anything |
 //! | [`Closer`] | yes | yes | closes from any thread; `Clone` |
-//! | [`SetHandle`] | yes | yes | reaches its set from any thread; `Clone` |
+//! | [`SetHandle`], [`LoopHandle`] | yes | yes | reach their set, or loop, from any thread; `Clone` |
 //! | [`Server`] | yes | yes | several threads may accept |
 //! | [`Caller`], [`Credentials`], [`Address`] | yes | yes | |
 //! | [`Buffer`], [`SealedBuffer`] | yes | yes | memory like any other |
 //! | [`Message`], [`Loan`], [`Drain`] | no | no | stay with their port |
 //! | [`Events`], [`Event`] | no | no | stay with their set |
-//! | [`ChannelOptions`], [`Trust`], [`WaitStrategy`], [`PeerState`], [`CloseReason`] | yes | yes | plain values |
+//! | [`Turn`], [`Listeners`] | no | no | stay with their loop |
+//! | [`ChannelOptions`], [`Trust`], [`WaitStrategy`], [`PeerState`], [`CloseReason`], [`PortId`], [`ListenerId`] | yes | yes | plain values |
 //! | [`Transferable`] | yes | no | holds a port |
 //! | [`TransferList`], [`PortDescriptors`] | yes | yes | give what they hold to who owns them |
 //! | [`Untransferable`], all errors | yes | yes | |

@@ -9,11 +9,12 @@ use static_assertions::{assert_impl_all, assert_not_impl_any};
 use zeroport::{
     AcceptError, Address, AddressError, AdmitError, AttachError, BatchError, BindError, Buffer,
     BufferError, Caller, ChannelOptions, CloseReason, Closer, ConnectError, Connection,
-    Credentials, DecodeError, Drain, EncodeError, EncodeWriter, Event, Events, InsertError,
-    InsertRefusal, Loan, Message, MessageChannel, MessagePort, OpenError, ParentPortError,
-    PeerState, PortDescriptors, PortSet, PostError, Receiver, RecvError, SealedBuffer, Sender,
-    Server, SetHandle, SpawnError, TakeError, TransferError, TransferList, Transferable, Trust,
-    Untransferable, WaitStrategy,
+    Credentials, DecodeError, Drain, EncodeError, EncodeWriter, Event, EventLoop, Events,
+    InsertError, InsertRefusal, ListenerId, Listeners, Loan, LoopHandle, Message, MessageChannel,
+    MessageError, MessagePort, OpenError, ParentPortError, PeerState, PortDescriptors, PortId,
+    PortSet, PostError, Receiver, RecvError, SealedBuffer, Sender, Server, SetHandle, SpawnError,
+    TakeError, TransferError, TransferList, Transferable, Trust, Turn, Untransferable,
+    WaitStrategy,
 };
 
 // One thread at a time, and any thread.
@@ -62,6 +63,18 @@ assert_not_impl_any!(Event<'static>: Send, Sync, Clone);
 assert_impl_all!(InsertError: Send, Sync, Error);
 assert_impl_all!(InsertRefusal: Send, Sync, Error);
 
+// A loop stays where its handlers may be, its handles are for all.
+assert_impl_all!(EventLoop<'static>: Debug, std::os::fd::AsFd);
+assert_not_impl_any!(EventLoop<'static>: Send, Sync, Clone);
+assert_impl_all!(Turn<'static, 'static>: Debug);
+assert_not_impl_any!(Turn<'static, 'static>: Send, Sync, Clone);
+assert_impl_all!(Listeners<'static, 'static>: Debug);
+assert_not_impl_any!(Listeners<'static, 'static>: Send, Sync, Clone);
+assert_impl_all!(LoopHandle: Send, Sync, Clone, Debug);
+assert_impl_all!(PortId: Send, Sync, Copy, Debug, Eq, std::hash::Hash);
+assert_impl_all!(ListenerId: Send, Sync, Copy, Debug, Eq, std::hash::Hash);
+assert_impl_all!(MessageError: Send, Sync, Error);
+
 // Plain values.
 assert_impl_all!(Address: Send, Sync, Clone, Debug, Eq, std::hash::Hash);
 assert_impl_all!(ChannelOptions: Send, Sync, Copy, Debug, Default);
@@ -107,6 +120,7 @@ const _: () = {
     is_static::<(Buffer, SealedBuffer, BufferError)>();
     is_static::<(MessagePort, MessageChannel, Sender, Receiver, Closer)>();
     is_static::<(PortSet<u64>, SetHandle<u64>, InsertError, InsertRefusal)>();
+    is_static::<(EventLoop<'static>, LoopHandle, PortId, ListenerId, MessageError)>();
     is_static::<(TakeError, TransferError, TransferList, Untransferable)>();
 };
 

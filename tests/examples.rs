@@ -200,6 +200,30 @@ fn server() {
 }
 
 #[test]
+fn listening() {
+    let ran = run_example("listening", &[]);
+    let mut lines = ran.lines();
+    assert_eq!(lines.pop(), Some("listening: ok"));
+    let leaves =
+        |name| lines.iter().position(|line| line.starts_with(name) && !line.contains(": hello"));
+    for name in ["Ann", "Bob", "Cem"] {
+        let hello = format!("{name}: hello");
+        let says_hello = lines.iter().position(|line| *line == hello);
+        assert!(says_hello.is_some() && says_hello < leaves(name), "{lines:?}");
+    }
+    lines.sort_unstable();
+    let expected = [
+        "Ann has left",
+        "Ann: hello",
+        "Bob has left",
+        "Bob: hello",
+        "Cem is gone: the process at the other end died",
+        "Cem: hello",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn reply_stream() {
     let expected = [
         vec!["got response data: 42"; 10],

@@ -21,8 +21,8 @@ use support::{
     with_watchdog,
 };
 use zeroport::{
-    CloseReason, Event, InsertRefusal, MessageChannel, MessagePort, PeerState, PortSet, PostError,
-    RecvError, SetHandle, spawn,
+    CloseReason, Event, EventLoop, InsertRefusal, LoopHandle, MessageChannel, MessagePort,
+    PeerState, PortId, PortSet, PostError, RecvError, SetHandle, spawn,
 };
 
 /// Forks; the child runs `body` and ends.
@@ -243,6 +243,41 @@ alone!(a_set_is_its_makers, || with_watchdog(|| {
     assert_eq!(keys, [0, 1, 2]);
     handle.remove(1);
     assert!(matches!(set.wait().unwrap().next(), Some((1, Event::Removed(_)))));
+}));
+
+fn expect_loop_useless(events: &mut EventLoop<'_>, handle: &LoopHandle, port: PortId) {
+    const BADF: Option<i32> = Some(libc::EBADF);
+    events.listeners_of(port).on_message(|_, _| panic!("told in the child"));
+    assert_eq!(events.run().unwrap_err().raw_os_error(), BADF);
+    assert_eq!(events.run_ready().unwrap_err().raw_os_error(), BADF);
+    assert_eq!(events.arm().unwrap_err().raw_os_error(), BADF);
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    let port1 = events.insert(port1).unwrap_err().into_port();
+    let port1 = handle.insert(port1, |_, _| ()).unwrap_err();
+    assert!(handle.later(|_| ()).is_err());
+    handle.wake();
+    expect_detached(&events.remove(port).unwrap());
+    // The child may have a loop of its own.
+    let mut own = EventLoop::new().unwrap();
+    let port1 = own.insert(port1).unwrap();
+    own.listeners_of(port1).on_message(|turn, _| turn.stop());
+    port2.post_bytes(b"here").unwrap();
+    own.run().unwrap();
+}
+
+// The same for the loop that has the set.
+alone!(a_loop_is_its_makers, || with_watchdog(|| {
+    let mut events = EventLoop::new().unwrap();
+    let handle = events.handle();
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    let port = events.insert(port2).unwrap();
+    events.listeners_of(port).on_message(|turn, _| turn.stop());
+    assert!(events.run_ready().unwrap() && events.arm().unwrap());
+    expect_success(fork(|| expect_loop_useless(&mut events, &handle, port)));
+    port1.post_bytes(b"as ever").unwrap();
+    events.run().unwrap();
+    assert!(handle.later(|events| events.stop()).is_ok());
+    events.run().unwrap();
 }));
 
 // No line is left open in the child, so nothing of it outlives the parent there.

@@ -103,6 +103,9 @@ impl<'h> EventLoop<'h> {
 
     /// Takes a port in, not started: what waits in it waits on. Never waits.
     ///
+    /// If it ends before anybody has listened, its end is kept, which takes little, until it is told or the port is
+    /// [closed](Self::close).
+    ///
     /// # Errors
     ///
     /// [`InsertError`], with the port: the kernel cannot watch it.
@@ -277,9 +280,7 @@ impl<'h> EventLoop<'h> {
         wait: impl FnOnce(&mut PortSet<PortId>) -> io::Result<()>,
     ) -> io::Result<bool> {
         if self.shared.has_orders() && self.set.shared.is_original() {
-            for order in self.shared.take_orders() {
-                self.guard(order);
-            }
+            self.ports.later.extend(self.shared.take_orders().into_iter().map(|order| order as _));
         }
         self.settle();
         if !self.is_stopped() && self.has_more() {
@@ -366,7 +367,8 @@ impl<'h> EventLoop<'h> {
     }
 
     fn tell_late_ends(&mut self) {
-        for port in std::mem::take(&mut self.late) {
+        for _ in 0..self.late.len() {
+            let Some(port) = self.late.pop_front() else { return };
             if let Some(reason) = self.ports.get(port).and_then(|entry| entry.ended) {
                 self.end(port, reason, false);
                 self.settle();
