@@ -23,8 +23,9 @@ use crate::error::CloseReason;
 use crate::line::BLOCKED_WAIT;
 
 use super::WaitStrategy;
-use super::listeners::{Listeners, PortId, Ports};
+use super::listeners::Listeners;
 use super::loop_handle::{LoopHandle, LoopShared};
+use super::loop_ports::{PortId, Ports};
 use super::loop_turn::Turn;
 use super::message_port::MessagePort;
 use super::post::Sender;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::sync::{AtomicBool, Ordering};
 
 use super::event_loop::EventLoop;
-use super::listeners::PortId;
+use super::loop_ports::PortId;
 use super::message_port::MessagePort;
 use super::set_events::InsertError;
 use super::set_handle::SetHandle;
@@ -70,11 +70,11 @@ impl LoopShared {
 /// events.keep_running(true);
 /// let handle = events.handle();
 /// let joining = std::thread::spawn(move || {
-///     let set_up = |events: &mut EventLoop<'_>, port| {
+///     let inserted = handle.insert(port2, |events, port| {
 ///         let port = port.expect("the kernel can watch it");
 ///         events.listeners_of(port).on_message(|turn, _| turn.stop());
-///     };
-///     handle.insert(port2, set_up).expect("the loop is there");
+///     });
+///     inserted.expect("the loop is there");
 ///     port1.post_bytes(b"stop").unwrap();
 ///     port1
 /// });

@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::error::RecvError;
 
 use super::event_loop::EventLoop;
-use super::listeners::{Listeners, MessageError, PortId, Ports};
+use super::listeners::{Listeners, MessageError};
+use super::loop_ports::{PortId, Ports};
 use super::message::Message;
 use super::message_port::MessagePort;
 use super::post::Sender;
