@@ -11,8 +11,15 @@ use zeroport::{
     CloseReason, EventLoop, MessageChannel, MessagePort, PeerState, PortId, RecvError, transfer,
 };
 
-fn listening<'h>() -> (EventLoop<'h>, PortId, MessagePort) {
+/// A loop in which what a handler finds wrong fails the test.
+fn strict<'h>() -> EventLoop<'h> {
     let mut events = EventLoop::new().unwrap();
+    events.on_panic(|payload| std::panic::resume_unwind(payload));
+    events
+}
+
+fn listening<'h>() -> (EventLoop<'h>, PortId, MessagePort) {
+    let mut events = strict();
     let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
     let port = events.insert(port2).unwrap();
     (events, port, port1)
@@ -29,7 +36,7 @@ in_all_ways!(
     messages_and_then_the_end,
     |port: MessagePort| {
         let (next, ends) = &(Cell::new(0u64), Cell::new(0));
-        let mut events = EventLoop::new().unwrap();
+        let mut events = strict();
         let port = events.insert(port).unwrap();
         events
             .listeners_of(port)
@@ -96,7 +103,7 @@ doomed!(
     an_end_of_many_causes_is_told_once,
     |carrier: MessagePort, mut peer| {
         let (messages, ends) = (Cell::new(0), Cell::new(0));
-        let mut events = EventLoop::new().unwrap();
+        let mut events = strict();
         for _ in 0..30 {
             let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
             carrier.post_bytes_with(b"", port2).unwrap();
@@ -134,7 +141,7 @@ doomed!(
 #[test]
 fn the_end_of_a_port_that_is_not_started() {
     let told = RefCell::new(Vec::new());
-    let mut events = EventLoop::new().unwrap();
+    let mut events = strict();
     let (mut mine, theirs) = channels(3);
     let ports: Vec<_> = theirs.into_iter().map(|port| events.insert(port).unwrap()).collect();
     for (key, port) in ports.iter().enumerate() {
@@ -224,7 +231,7 @@ fn an_end_is_told_in_a_turn_of_its_own() {
 #[test]
 fn a_loop_that_goes_tells_the_others_only() {
     let (mine, theirs) = channels(3);
-    let mut events = EventLoop::new().unwrap();
+    let mut events = strict();
     for port in theirs {
         let port = events.insert(port).unwrap();
         events.listeners_of(port).on_message(|_, _| ()).on_close(|_, _| panic!("told in teardown"));
@@ -243,7 +250,7 @@ conversation!(
         let mut told = Vec::new();
         let MessageChannel { port1: replies, port2: reply } = MessageChannel::new().unwrap();
         port.post_bytes_with(b"a request", reply).unwrap();
-        let mut events = EventLoop::new().unwrap();
+        let mut events = strict();
         let replies = events.insert(replies).unwrap();
         events
             .listeners_of(replies)
@@ -265,7 +272,7 @@ conversation!(
 fn a_broadcaster_and_its_list() {
     with_watchdog(|| {
         let list = RefCell::new(Vec::new());
-        let mut events = EventLoop::new().unwrap();
+        let mut events = strict();
         let (mut mine, theirs) = channels(10);
         for port in theirs {
             let port = events.insert(port).unwrap();
