@@ -89,26 +89,28 @@ fn who_is_not_there_cannot_be_paused() {
 // S-063, S-064: the end of a paused port waits behind its messages, and behind nothing else.
 #[test]
 fn the_end_of_a_paused_port() {
-    for is_asleep in [false, true] {
-        let mut set = PortSet::new().unwrap();
-        let (empty, full) = (member(&mut set, 1), member(&mut set, 2));
-        set.pause(&1);
-        set.pause(&2);
-        if is_asleep {
+    with_watchdog(|| {
+        for is_asleep in [false, true] {
+            let mut set = PortSet::new().unwrap();
+            let (empty, full) = (member(&mut set, 1), member(&mut set, 2));
+            set.pause(&1);
+            set.pause(&2);
+            if is_asleep {
+                assert_eq!(told(&mut set), []);
+                assert!(set.arm().unwrap());
+            }
+            full.post_pod(&7u64).unwrap();
+            drop((empty, full));
+            assert!(matches!(set.wait().unwrap().next(), Some((1, Event::Closed(_)))));
             assert_eq!(told(&mut set), []);
-            assert!(set.arm().unwrap());
+            expect_idle(&mut set);
+            expect_idle(&mut set);
+            set.resume(&2);
+            assert_eq!(told(&mut set), [Ok(7), Err(CloseReason::Closed)]);
+            assert_eq!(told(&mut set), []);
+            assert!(set.is_empty());
         }
-        full.post_pod(&7u64).unwrap();
-        drop((empty, full));
-        assert!(matches!(set.wait().unwrap().next(), Some((1, Event::Closed(_)))));
-        assert_eq!(told(&mut set), []);
-        expect_idle(&mut set);
-        expect_idle(&mut set);
-        set.resume(&2);
-        assert_eq!(told(&mut set), [Ok(7), Err(CloseReason::Closed)]);
-        assert_eq!(told(&mut set), []);
-        assert!(set.is_empty());
-    }
+    });
 }
 
 // The same where the kernel tells of the death.
