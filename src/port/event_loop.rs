@@ -293,10 +293,8 @@ impl<'h> EventLoop<'h> {
             self.tell_late_ends();
             self.tell_all();
         }
-        let goes_on = !self.is_stopped() && self.has_more();
-        self.ports.is_stopped = false;
-        self.shared.set_stopped(false);
-        Ok(goes_on)
+        let is_stopped = std::mem::take(&mut self.ports.is_stopped) | self.shared.take_stop();
+        Ok(!is_stopped && self.has_more())
     }
 
     fn has_more(&self) -> bool {

@@ -51,8 +51,9 @@ impl LoopShared {
         self.is_stopped.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_stopped(&self, is_stopped: bool) {
-        self.is_stopped.store(is_stopped, Ordering::Relaxed);
+    /// As [`is_stopped`](Self::is_stopped), once: one that comes meanwhile is for the next run.
+    pub(super) fn take_stop(&self) -> bool {
+        self.is_stopped.swap(false, Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<VecDeque<LoopOrder>>> {
@@ -128,7 +129,7 @@ impl LoopHandle {
     /// Ends the loop's run when the handler that runs has returned; if there is no run, the next one ends at once. Never
     /// waits.
     pub fn stop(&self) {
-        self.shared.set_stopped(true);
+        self.shared.is_stopped.store(true, Ordering::Relaxed);
         self.set.wake();
     }
 
