@@ -22,7 +22,6 @@
 //!   not trust it maps nothing, but has the kernel copy the payload.
 #![allow(unsafe_code)]
 
-use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -81,7 +80,7 @@ pub(crate) struct Block {
     memfd: OwnedFd,
     /// Its number in the kernel's own file system, where all memfds are.
     file: u64,
-    is_kept: Cell<bool>,
+    is_kept: bool,
 }
 
 impl Block {
@@ -95,7 +94,7 @@ impl Block {
         fcntl_add_seals(&memfd, SEALS)?;
         let file = fstat(&memfd)?.st_ino;
         let shared = Shared::map(memfd.as_fd(), len)?;
-        let block = Self { shared, memfd, file, is_kept: Cell::new(false) };
+        let block = Self { shared, memfd, file, is_kept: false };
         block.allocate()?;
         Ok(block)
     }
@@ -114,13 +113,13 @@ impl Block {
 
     /// The number of its file, if the reader has kept it.
     pub(crate) fn kept(&self) -> Option<u64> {
-        self.is_kept.get().then_some(self.file)
+        self.is_kept.then_some(self.file)
     }
 
     /// Takes the block back from its reader, if that one has let it go.
-    pub(crate) fn claim(&self) -> bool {
+    pub(crate) fn claim(&mut self) -> bool {
         let claimed = turn::claim(self.shared.state(), || self.allocate().is_ok());
-        self.is_kept.set(claimed == Some(Claimed::Kept));
+        self.is_kept = claimed == Some(Claimed::Kept);
         claimed.is_some()
     }
 
