@@ -1,5 +1,5 @@
 //! Large payloads, on the sending side: written into a memory of their own, whose descriptor goes ahead on
-//! the lane; the record follows in its turn.
+//! the lane, if the reader has not kept it; the record follows in its turn.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
