@@ -266,6 +266,11 @@ impl SegmentId {
     pub(crate) fn of(stat: &Stat) -> Self {
         Self { device: stat.st_dev, inode: stat.st_ino }
     }
+
+    /// The number of the file; all memfds are in one file system, the kernel's own.
+    pub(crate) fn file(self) -> u64 {
+        self.inode
+    }
 }
 
 /// Two builds must agree about every known feature that both have.

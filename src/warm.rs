@@ -22,7 +22,6 @@
 //!   not trust it maps nothing, but has the kernel copy the payload.
 #![allow(unsafe_code)]
 
-use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -30,7 +29,10 @@ use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate};
 use rustix::io::{Errno, pread};
 
+use crate::fork::Mark;
 use crate::memfd;
+use crate::packet::errno;
+use crate::segment::SegmentId;
 use crate::sync::AtomicU32;
 use crate::turn::{self, Claimed};
 
@@ -81,7 +83,8 @@ pub(crate) struct Block {
     memfd: OwnedFd,
     /// Its number in the kernel's own file system, where all memfds are.
     file: u64,
-    is_kept: Cell<bool>,
+    is_kept: bool,
+    mark: Mark,
 }
 
 impl Block {
@@ -95,7 +98,8 @@ impl Block {
         fcntl_add_seals(&memfd, SEALS)?;
         let file = fstat(&memfd)?.st_ino;
         let shared = Shared::map(memfd.as_fd(), len)?;
-        let block = Self { shared, memfd, file, is_kept: Cell::new(false) };
+        let mark = Mark::here().map_err(errno)?;
+        let block = Self { shared, memfd, file, is_kept: false, mark };
         block.allocate()?;
         Ok(block)
     }
@@ -114,13 +118,13 @@ impl Block {
 
     /// The number of its file, if the reader has kept it.
     pub(crate) fn kept(&self) -> Option<u64> {
-        self.is_kept.get().then_some(self.file)
+        self.is_kept.then_some(self.file)
     }
 
     /// Takes the block back from its reader, if that one has let it go.
-    pub(crate) fn claim(&self) -> bool {
+    pub(crate) fn claim(&mut self) -> bool {
         let claimed = turn::claim(self.shared.state(), || self.allocate().is_ok());
-        self.is_kept.set(claimed == Some(Claimed::Kept));
+        self.is_kept = claimed == Some(Claimed::Kept);
         claimed.is_some()
     }
 
@@ -151,8 +155,11 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // A reader that has kept it may forget it.
-        turn::give_up(self.shared.state());
+        // A forked child has a copy of what its parent may be writing.
+        if self.mark.is_original() {
+            // A reader that has kept it may forget it.
+            turn::give_up(self.shared.state());
+        }
     }
 }
 
@@ -182,44 +189,43 @@ pub(crate) struct Reading {
     shared: OnceLock<Shared>,
     /// For the next holder of the port.
     memfd: OwnedFd,
-    file: u64,
+    id: SegmentId,
     size: u64,
 }
 
 impl Reading {
-    /// What came as a block.
-    pub(crate) fn new(memfd: OwnedFd) -> Result<Self, Errno> {
+    /// Verifies what came as a block. `None`: it is none.
+    pub(crate) fn new(memfd: OwnedFd) -> Result<Option<Self>, Errno> {
+        // Only memfds have these seals; so nothing below asks a file system of somebody else's.
+        if !fcntl_get_seals(&memfd).is_ok_and(|seals| seals.contains(SEALS)) {
+            return Ok(None);
+        }
         let stat = fstat(&memfd)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        Ok(Self { shared: OnceLock::new(), file: stat.st_ino, memfd, size })
+        let is_block = size.is_multiple_of(HEADER_LEN) && size >= HEADER_LEN;
+        let (shared, id) = (OnceLock::new(), SegmentId::of(&stat));
+        Ok(is_block.then_some(Self { shared, memfd, id, size }))
     }
 
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
         self.memfd.as_fd()
     }
 
-    pub(crate) fn file(&self) -> u64 {
-        self.file
+    pub(crate) fn id(&self) -> SegmentId {
+        self.id
     }
 
     pub(crate) fn capacity(&self) -> u64 {
         self.size.saturating_sub(HEADER_LEN)
     }
 
-    /// Maps it, if that was not done. `None`: it is no block, or not one for a payload of this length.
-    pub(crate) fn map(&self, len: u64) -> Result<Option<()>, Errno> {
+    /// Maps it, if that was not done.
+    pub(crate) fn map(&self) -> Result<(), Errno> {
         if self.shared.get().is_none() {
-            let seals = fcntl_get_seals(&self.memfd).unwrap_or(SealFlags::empty());
-            let is_block = seals.contains(SEALS)
-                && self.size.is_multiple_of(HEADER_LEN)
-                && self.size >= HEADER_LEN;
-            if !is_block {
-                return Ok(None);
-            }
             let shared = Shared::map(self.memfd(), self.size)?;
             self.shared.get_or_init(|| shared);
         }
-        Ok((len <= self.capacity()).then_some(()))
+        Ok(())
     }
 
     /// The first bytes of the payload, for a reader that trusts the poster. None before it was mapped.
@@ -246,11 +252,8 @@ impl Reading {
 
     /// As [`forget`](Self::forget), if the poster has not claimed it.
     pub(crate) fn trim(&self) -> bool {
-        self.map(0).is_ok_and(|is_block| is_block.is_some())
-            && self
-                .shared
-                .get()
-                .is_some_and(|shared| turn::trim(shared.state(), || self.give_back(shared)))
+        let shared = self.map().ok().and_then(|()| self.shared.get());
+        shared.is_some_and(|shared| turn::trim(shared.state(), || self.give_back(shared)))
     }
 
     fn give_back(&self, shared: &Shared) {

@@ -26,7 +26,7 @@ use zeroport::{
 /// The variable that names the child's end of the line.
 const VARIABLE: &str = "ZEROPORT_PARENT";
 /// The version of the protocol that this build speaks.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// The status of a child that has found what it should find.
 const FOUND: i32 = 70;
 

@@ -79,7 +79,7 @@ enum Step {
         ports: u16,
         buffers: u16,
         len: u8,
-        outside: [u32; 2],
+        outside: [u32; 4],
     },
     Word {
         place: u16,
@@ -108,6 +108,11 @@ enum Step {
         told: Lie,
         len: Lie,
         list: Option<Vec<u8>>,
+    },
+    /// A payload in a memory that the victim may have kept.
+    Kept {
+        memory: Thing,
+        len: Lie,
     },
     /// Descriptors that the victim has sent are taken, and rings among them written to.
     TakeSent {
@@ -547,6 +552,10 @@ impl Hostile {
             Step::Large { memory, told, len, list } => {
                 self.large(*memory, *told, *len, list.as_deref());
             }
+            Step::Kept { memory, len } => {
+                let file = rustix::fs::fstat(self.fd(*memory)).unwrap().st_ino;
+                self.record(OUTSIDE, [0, 0], [len.told(LEN), 0, file, 0], 32);
+            }
             Step::TakeSent { word } => self.take_sent(*word),
             _ => {}
         }
@@ -575,7 +584,7 @@ impl Hostile {
         let counts = [ports.len() as u16, buffers as u16];
         let bytes = told.told(LEN * buffers as u64);
         let flags = self.flags() | if buffers > 0 { OUTSIDE } else { 0 };
-        self.record(flags, counts, [0, bytes], 16);
+        self.record(flags, counts, [0, bytes, 0, 0], 32);
     }
 
     fn grow(&mut self, thing: Option<Thing>, told: Lie, order: Lie) {
@@ -616,10 +625,10 @@ impl Hostile {
             self.send(&self.lane, &payload, &[self.fd(memory)]);
         }
         let flags = self.flags() | OUTSIDE;
-        self.record(flags, [ports, buffers], [len, LEN * u64::from(buffers)], 16);
+        self.record(flags, [ports, buffers], [len, LEN * u64::from(buffers), 0, 0], 32);
     }
 
-    fn record(&mut self, flags: u8, [ports, buffers]: [u16; 2], outside: [u64; 2], len: usize) {
+    fn record(&mut self, flags: u8, [ports, buffers]: [u16; 2], outside: [u64; 4], len: usize) {
         let head = MESSAGE | u64::from(flags) << 40 | u64::from(ports) << 48 | len as u64;
         let mut payload: Vec<u8> = outside.iter().flat_map(|word| word.to_le_bytes()).collect();
         payload.resize(len, 9);

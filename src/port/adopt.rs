@@ -233,13 +233,9 @@ pub(super) fn adopt(arrival: PortArrival, carrier: Trusts) -> Result<MessagePort
         posts_to.map(|ring| attach_grown(ring, standing.next, limit(side))).transpose()?,
         reads.map(|ring| attach_grown(ring, standing.read, limit(side.other()))).transpose()?,
     ];
-    let kept = match trusts.port {
-        Trust::Trusted => kept,
-        // What is not sealed is copied, and that once only.
-        Trust::Untrusted => Vec::new(),
-    };
     let kept = kept.into_iter().filter_map(ForkSafeFd::into_owned).map(Reading::new);
-    let kept = kept.collect::<Result<_, _>>().map_err(AttachError::os)?;
+    let kept: Option<Vec<_>> = kept.collect::<Result<_, _>>().map_err(AttachError::os)?;
+    let kept = kept.ok_or(AttachError::NotAPort)?;
     reach(Step::Mapped);
     let word = &standing.side.of(&segment.header().sides).epoch;
     let epoch = epoch::adopt(word, standing.epoch).ok_or(AttachError::Detached)?;

@@ -179,8 +179,8 @@ impl ChannelOptions {
 
     /// Whether memory is used again, if both sides trust each other: that of large payloads, and that of the
     /// channel itself once it has ended. It is much faster: page faults are most of what a large payload or
-    /// a fresh channel costs. A sender keeps at most 32 MiB for payloads, until the channel is quiet for a
-    /// tenth of a second; a process keeps the memory of at most four channels, until it calls
+    /// a fresh channel costs. Both ends of a direction keep at most 32 MiB for payloads, in at most 16 pieces
+    /// with a descriptor each, until it is quiet for a tenth of a second and its reader waits; a process keeps the memory of at most four channels, until it calls
     /// [`trim`](crate::trim).
     pub const fn warm(mut self, is_warm: bool) -> Self {
         self.warm = is_warm;

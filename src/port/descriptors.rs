@@ -33,7 +33,7 @@ pub struct PortDescriptors {
     /// What the port is and where it stands: bytes to be passed beside the descriptors.
     pub ticket: [u8; TICKET_LEN],
     /// Two descriptors or more, in this order: the segment, the line, and whatever else the port has now:
-    /// the rings that its queues have grown by, and the lanes.
+    /// the rings that its queues have grown by, the lanes, and memory of large payloads that it has kept.
     pub descriptors: Vec<OwnedFd>,
 }
 

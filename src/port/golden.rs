@@ -109,18 +109,38 @@ fn beyond() -> String {
     assert_eq!(rustix::io::pread(grown.segment().memfd(), &mut ring, 0), Ok(ring.len()));
     // As far as it is before the reader has come so far, and then as it has.
     while port2.try_recv().is_ok_and(|message| message.bytes() != 7u32.to_le_bytes()) {}
+    // A poster uses so many blocks before it uses one again.
+    for _ in 0..16 {
+        port1.try_post_bytes(&[0x77; 5000]).unwrap();
+        drop(port2.try_recv().unwrap());
+    }
+    let named = named(&port1);
     // SAFETY: nobody but this test gets them.
     let [poster, reader] =
         [port1, port2].map(|port| unsafe { port.into_descriptors_trusted() }.unwrap());
     let tickets = [Ticket::payload(5000), Ticket::buffer(16), Ticket::ring(8192)];
     format!(
-        "first ring with a link\n{}grown ring\n{}tickets\n{}{}{}",
+        "first ring with a link\n{}grown ring\n{}named\n{}tickets\n{}{}{}",
         dump(&first),
         dump(&ring),
+        dump(&named),
         dump(bytemuck::cast_slice(&tickets)),
         dump(&poster.ticket),
         dump(&reader.ticket),
     )
+}
+
+/// The record of a large payload in memory that the reader has kept, without the number of its file.
+fn named(port: &MessagePort) -> [u8; 48] {
+    let (grown, at) = port.halves().0.queue().grown().unwrap();
+    port.try_post_bytes(&[0x77; 5000]).unwrap();
+    let mut record = [0; 48];
+    let read = rustix::io::pread(grown.segment().memfd(), &mut record, 4096 + at);
+    assert_eq!(read, Ok(record.len()));
+    let file = &mut record[32..40];
+    assert_ne!(file, [0; 8]);
+    file.fill(0xff);
+    record
 }
 
 /// A reader that keeps up, of whom answers are expected: the lap ends early, and the next messages lie apart.

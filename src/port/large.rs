@@ -1,5 +1,5 @@
 //! Large payloads, on the sending side: written into a memory of their own, whose descriptor goes ahead on
-//! the lane; the record follows in its turn.
+//! the lane, if the reader has not kept it; the record follows in its turn.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -124,11 +124,11 @@ impl Store {
     /// A block that the reader has let go.
     fn claim(&self, len: u64) -> Option<warm::Block> {
         let mut blocks = self.blocks.borrow_mut();
-        let is_free = |block: &warm::Block| fits(block, len) && block.claim();
+        let is_free = |block: &mut warm::Block| fits(block, len) && block.claim();
         let place = if 2 * len <= IN_TURN {
-            blocks.iter().position(is_free)
+            blocks.iter_mut().position(is_free)
         } else {
-            blocks.iter().rposition(is_free)
+            blocks.iter_mut().rposition(is_free)
         };
         Some(blocks.remove(place?))
     }

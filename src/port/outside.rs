@@ -1,7 +1,7 @@
 //! What a reader finds outside the first ring: grown rings, and large payloads in a memory of their own.
 
 use std::cell::Cell;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,19 +75,14 @@ impl Payload {
 impl Beyond {
     /// For who takes over after `received` bytes, of which all were let go but the grown ring that is read,
     /// with the blocks that were kept.
-    pub(super) fn new(
-        limit: u64,
-        received: u64,
-        queue: &Reader<Region>,
-        kept: Vec<Reading>,
-    ) -> Self {
+    pub(super) fn new(limit: u64, received: u64, queue: &Reader<Region>, kept: Kept) -> Self {
         let (grown, read) = queue.with_current(|ring| (ring.capacity(), ring.position())).unzip();
         let let_go = received.saturating_sub(grown.unwrap_or(0));
         Self {
             received: Received::new(limit, received, let_go),
             given_back: Cell::new(read.unwrap_or(0) / PAGE * PAGE),
-            warm_since: Cell::new((grown.is_some() || !kept.is_empty()).then(Instant::now)),
-            kept: Kept::new(kept),
+            warm_since: Cell::new((grown.is_some() || kept.can_be_trimmed()).then(Instant::now)),
+            kept,
         }
     }
 
@@ -119,6 +114,21 @@ impl Beyond {
 impl Receiver {
     /// Follows a link: maps the next ring, and goes on there.
     pub(super) fn follow(&self, link: Link) -> Result<(), RecvError> {
+        self.again_without_kept(|| self.try_follow(link))
+    }
+
+    /// Where that fails for want of something, tries again without the blocks that were kept.
+    fn again_without_kept(
+        &self,
+        mut run: impl FnMut() -> Result<(), RecvError>,
+    ) -> Result<(), RecvError> {
+        match run() {
+            Err(RecvError::Os { .. }) if self.beyond().kept.trim() => run(),
+            done => done,
+        }
+    }
+
+    fn try_follow(&self, link: Link) -> Result<(), RecvError> {
         reach(Step::LinkFound);
         let capacity = 1u64.checked_shl(link.order).unwrap_or(0);
         let received = &self.beyond().received;
@@ -183,7 +193,7 @@ impl Receiver {
             aside.set_over(true);
             return Ok(());
         }
-        self.fill_rare(aside, record)
+        self.again_without_kept(|| self.fill_rare(aside, record))
     }
 
     fn fill_rare(&self, aside: &mut Aside, record: Record) -> Result<(), RecvError> {
@@ -290,6 +300,7 @@ impl Receiver {
             return Ok(None);
         }
         reach(Step::LargeFound);
+        self.beyond().was_used();
         if kept != 0 {
             let found = self.find_kept(aside, kept, len as usize);
             return found.map(|()| None).map_err(|error| self.refused(error));
@@ -306,7 +317,6 @@ impl Receiver {
         };
         let taken = self.parcels().receive_now(is_next, &|| self.find_lanes(), map);
         self.tell_of_lanes();
-        self.beyond().was_used();
         reach(Step::LargeTaken);
         taken.map_err(|error| self.refused(error))
     }
@@ -325,17 +335,10 @@ impl Receiver {
             return Ok(());
         }
         if !is_trusted {
-            // It can still be written: so copied, as what is in the ring. It is not handed back. Nobody
-            // honest sends much so; a stranger's file of holes would cost us more than him.
-            if len as u64 > MAX_WARM {
-                return Err(NotHere::Broken);
-            }
-            let copied = aside.copy(len, |into| warm::copy_out(memfd.as_fd(), into));
-            let copied = copied.map_err(|_| NotHere::Refused(Errno::NOMEM))?;
-            return copied.map_err(|error| error.map_or(NotHere::Broken, NotHere::because));
+            return copy_block(aside, memfd.as_fd(), len);
         }
-        let came = Reading::new(memfd).map_err(NotHere::because)?;
-        match self.beyond().kept.find(came.file()) {
+        let came = Reading::new(memfd).map_err(NotHere::because)?.ok_or(NotHere::Broken)?;
+        match self.beyond().kept.find(|block| block.id() == came.id()) {
             Some(known) => set_reading(aside, &known, len),
             None => {
                 let came = Arc::new(came);
@@ -348,8 +351,14 @@ impl Receiver {
 
     /// Takes a large payload that is in a block which was kept.
     fn find_kept(&self, aside: &mut Aside, kept: u64, len: usize) -> Result<(), NotHere> {
-        let found = self.beyond().kept.find(kept).ok_or(NotHere::Broken)?;
-        set_reading(aside, &found, len)
+        let found = self.beyond().kept.find(|block| block.id().file() == kept);
+        let found = found.ok_or(NotHere::Broken)?;
+        if self.hold().endpoint.trust() == Trust::Trusted {
+            return set_reading(aside, &found, len);
+        }
+        copy_block(aside, found.memfd(), len)?;
+        self.beyond().kept.remove(&found);
+        Ok(())
     }
 
     /// Gives memory of the grown ring that was read back to the kernel: if there is much of it, or if the
@@ -365,15 +374,30 @@ impl Receiver {
             }
         });
         if is_time {
-            self.beyond().warm_since.set(None);
             self.beyond().kept.trim();
+            // What the poster has claimed may come to be free without a message.
+            let is_left = self.beyond().kept.can_be_trimmed();
+            self.beyond().warm_since.set(is_left.then(Instant::now));
         }
     }
 }
 
+/// Copies what the poster can still write, as what is in the ring. It is not handed back.
+fn copy_block(aside: &mut Aside, memfd: BorrowedFd<'_>, len: usize) -> Result<(), NotHere> {
+    // Nobody honest sends much so; a stranger's file of holes would cost us more than him.
+    if len as u64 > MAX_WARM {
+        return Err(NotHere::Broken);
+    }
+    let copied = aside.copy(len, |into| warm::copy_out(memfd, into));
+    let copied = copied.map_err(|_| NotHere::Refused(Errno::NOMEM))?;
+    copied.map_err(|error| error.map_or(NotHere::Broken, NotHere::because))
+}
+
 fn set_reading(aside: &mut Aside, reading: &Arc<Reading>, len: usize) -> Result<(), NotHere> {
-    let mapped = reading.map(len as u64).map_err(NotHere::because)?;
-    mapped.ok_or(NotHere::Broken)?;
+    if len as u64 > reading.capacity() {
+        return Err(NotHere::Broken);
+    }
+    reading.map().map_err(NotHere::because)?;
     aside.set_place(Where::Large(Payload::Warm(Arc::clone(reading), len)));
     Ok(())
 }

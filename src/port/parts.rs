@@ -15,6 +15,7 @@ use crate::ticket::{Standing, TicketLanes};
 use crate::warm::Reading;
 
 use super::endpoint::Endpoint;
+use super::kept::Kept;
 use super::out_lanes::OutLanes;
 use super::outside::Beyond;
 use super::parcels::Parcels;
@@ -112,6 +113,7 @@ impl MessagePort {
             None => Reader::new(reads, read.first),
             Some((ring, at)) => Reader::in_grown(reads, read.first, ring, at),
         };
+        let kept = Kept::new(trusts.port, kept);
         let beyond = Beyond::new(limit, received, &reader, kept);
         let endpoint = Arc::new(Endpoint::new(segment, side, epoch, mark, trusts, &line));
         let out_lanes = OutLanes::new(outgoing, described);

@@ -408,7 +408,7 @@ impl Sender {
     }
 
     #[cold]
-    fn at_end(&self, reason: CloseReason) -> PostError {
+    pub(super) fn at_end(&self, reason: CloseReason) -> PostError {
         if reason == CloseReason::Violated {
             self.hold.violated();
         }

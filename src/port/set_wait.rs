@@ -225,7 +225,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
             if cools_at.is_some() {
                 receiver.cool(is_time);
             }
-            let stays = cools_at.is_some() && !is_time;
+            let stays = is_asleep && receiver.beyond().cools_at().is_some();
             member.in_cooling.set(stays);
             stays
         });

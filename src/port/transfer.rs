@@ -119,10 +119,8 @@ impl Sender {
         let bytes = outside.bytes().unwrap_or(u64::MAX);
         let len = if large.is_some() { outside.large } else { content.len.into() };
         let sent = list.seal().and_then(|()| match kept {
-            Some(_) => Ok((None, 0)),
-            None => self
-                .dispatch(&mut list, large.as_ref(), len, patience)
-                .map(|(tenure, flags)| (Some(tenure), flags)),
+            Some(_) => self.keep_open().map(|tenure| (tenure, 0)),
+            None => self.dispatch(&mut list, large.as_ref(), len, patience),
         });
         let (tenure, mut flags) = match sent {
             Ok(sent) => sent,
@@ -149,6 +147,19 @@ impl Sender {
         reach(Step::Published);
         drop(tenure);
         Ok(())
+    }
+
+    /// Nobody can close this port as long as what this returns is held.
+    fn keep_open(&self) -> Result<Held<'_>, PostError> {
+        let tenure = self.hold().endpoint.tenure();
+        match self.hold().endpoint.end() {
+            None => Ok(tenure),
+            Some(reason) => {
+                // Who finds the protocol broken closes this port.
+                drop(tenure);
+                Err(self.at_end(reason))
+            }
+        }
     }
 
     /// Sends the descriptors of a whole list and a payload, or changes nothing. Nobody can close this port
@@ -249,6 +260,8 @@ impl Receiver {
     fn settle(&self) -> Result<(), Errno> {
         self.queue().release_all();
         self.leave_rings();
+        // What is not needed need not go along.
+        self.beyond().kept().trim();
         if self.parcels().is_behind() {
             // What was never sent, whoever adopts the port finds out.
             if let Err(NotHere::Refused(errno)) = self.parcels().let_all_go(&|| self.find_lanes()) {

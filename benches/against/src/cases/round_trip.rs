@@ -31,7 +31,7 @@ pub fn spin(run: &mut Run) -> Result<()> {
     Contest::new("rtt_spin", SIZE, Unit::Nanos)
         .peer("zeroport", RoundTrips::new(ours::link(ChannelOptions::new(), ours)?))
         .limit("limit_cache_line_rtt", CacheLine::new()?)
-        .limit("limit_slots", RoundTrips::new(bare::link(Traffic::RoundTrips, serve_echo)?))
+        .limit("limit_slots_rtt", RoundTrips::new(bare::link(Traffic::RoundTrips, serve_echo)?))
         .peer("rtrb", RoundTrips::new(rtrb::link(serve_echo)?))
         .peer("crossbeam-channel", RoundTrips::new(crossbeam::link(ours.wait, serve_echo)?))
         .peer("iceoryx2", RoundTrips::new(iceoryx::link(role("iceoryx2"))?))
