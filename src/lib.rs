@@ -227,6 +227,9 @@
 //! | feature | default | gives |
 //! |---|---|---|
 //! | `rkyv` | yes | values: `post`, `Message::get`. Without it: bytes and plain data |
+//! | `tokio` | no | `tokio::AsyncPort`: a port in tasks of tokio |
+//! | `smol` | no | `smol::AsyncPort`: the same for smol, and whatever waits by `async-io` |
+//! | `async` | no | `AsyncPort` for any other runtime (`Reactor`); the two above have it |
 //!
 //! # Platform
 //!
@@ -297,6 +300,8 @@ mod spares;
 #[cfg(not(loom))]
 mod warm;
 
+#[cfg(all(feature = "async", not(loom)))]
+mod aio;
 #[cfg(not(loom))]
 mod contact;
 #[cfg(not(loom))]
@@ -316,6 +321,14 @@ pub mod fuzzing;
 
 pub use tag::{Tagged, tag_of_name, tag_of_plain_data};
 
+#[cfg(all(feature = "smol", not(loom)))]
+pub use aio::smol;
+#[cfg(all(feature = "tokio", not(loom)))]
+pub use aio::tokio;
+#[cfg(all(feature = "async", not(loom)))]
+pub use aio::{
+    AsyncMessage, AsyncPort, AsyncReceiver, AsyncSender, Messages, Posts, Reactor,
+};
 #[cfg(not(loom))]
 pub use buffer::{Buffer, BufferError, SealedBuffer};
 #[cfg(not(loom))]

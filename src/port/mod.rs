@@ -1,6 +1,7 @@
 //! Ports: the public types, and the only place where ring, wake words, epoch and line meet.
 
 mod adopt;
+mod arm;
 mod batch;
 mod channel;
 mod closer;

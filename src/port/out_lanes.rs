@@ -187,7 +187,10 @@ impl Sender {
                 }
                 Ok(())
             }
-            _ => Err(PostError::Full { len }),
+            _ => {
+                self.hold().watch.note_full_line();
+                Err(PostError::Full { len })
+            }
         }
     }
 
