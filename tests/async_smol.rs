@@ -10,7 +10,7 @@ mod runtime {
     use std::future::Future;
     use std::time::Duration;
 
-    pub(crate) use zeroport::smol::{AsyncPort, AsyncReceiver, AsyncSender, Smol as Reactor};
+    pub(crate) use zeroport::smol::{AsyncPort, AsyncReceiver, AsyncSender};
 
     pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
         smol::block_on(future)

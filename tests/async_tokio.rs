@@ -10,7 +10,7 @@ mod runtime {
     use std::future::Future;
     use std::time::Duration;
 
-    pub(crate) use zeroport::tokio::{AsyncPort, AsyncReceiver, AsyncSender, Tokio as Reactor};
+    pub(crate) use zeroport::tokio::{AsyncPort, AsyncReceiver, AsyncSender};
 
     pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
         let mut builder = tokio::runtime::Builder::new_multi_thread();

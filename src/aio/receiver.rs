@@ -41,7 +41,8 @@ impl<R: Reactor> AsyncReceiver<R> {
     pub async fn recv(&mut self) -> Result<AsyncMessage<'_>, RecvError> {
         let waiting = Waiting(self);
         poll_fn(|cx| waiting.0.poll_next(cx)).await?;
-        drop(waiting);
+        // It has ended as it should.
+        std::mem::forget(waiting);
         self.try_recv()
     }
 
@@ -111,7 +112,7 @@ impl<R: Reactor> AsyncReceiver<R> {
     /// Ready when there is a message, the end, or another reason not to wait.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RecvError>> {
         if self.receiver.has_next() {
-            self.receiver.disarm();
+            // Who has posted that, rings, or has rung: there is no announcement to take back.
             return self.watcher.poll_turn(cx).map(Ok);
         }
         loop {
@@ -131,7 +132,7 @@ fn refused(error: io::Error) -> RecvError {
     RecvError::Os { errno }
 }
 
-/// A wait, which is over when this is dropped: a half that nobody polls is not to be rung for.
+/// A wait that is given up when this is dropped: a half that nobody polls is not to be rung for.
 struct Waiting<'r, R>(&'r mut AsyncReceiver<R>);
 
 impl<R> Drop for Waiting<'_, R> {

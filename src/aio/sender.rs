@@ -246,7 +246,7 @@ fn with_list(
     })
 }
 
-/// A wait, which is over when this is dropped: a half that nobody polls is not to be rung for.
+/// A wait that is given up when this is dropped: a half that nobody polls is not to be rung for.
 struct Waiting<'s, R>(&'s mut AsyncSender<R>);
 
 impl<R> Drop for Waiting<'_, R> {

@@ -198,6 +198,7 @@ impl Receiver {
             self.cool(is_past(Some(cools_at)));
         }
         self.give_back();
+        self.waited_at.set(self.queue().first().position());
         let is_armed = self.hold().arm(|| self.has_next_or_end())?;
         self.hold().watch.set_clock(self.beyond().cools_at().filter(|_| is_armed));
         Ok(is_armed)
