@@ -24,6 +24,15 @@
 //! * [`MessagePort`] has all the verbs: posting, receiving, closing. Its page is the reference for
 //!   [`Sender`] and [`Receiver`], too.
 //! * [`PortSet`] waits on many ports at once, and tells what comes, and which ports have ended.
+#![cfg_attr(
+    feature = "async",
+    doc = "* [`AsyncPort`] waits in tasks: of tokio, of smol, or of another runtime ([`Reactor`])."
+)]
+#![cfg_attr(
+    not(feature = "async"),
+    doc = "* `AsyncPort` waits in tasks, with the feature `tokio` or `smol`."
+)]
+//!   [`MessagePort::arm`] and [`Sender::post_or_arm`] are for loops of other kinds.
 //! * [`Message`] is what was received: bytes, plain data or a value, where it lies, and the ports and
 //!   buffers that came with it.
 //! * [`Buffer`] is memory of its own, to be filled and then given away without a copy.
@@ -192,6 +201,10 @@
 //! | [`MessageChannel`], [`MessagePort`], [`Sender`], [`Receiver`] | yes | no | may move to another thread |
 //! | [`Connection`] | yes | no | as its port |
 //! | [`PortSet`] | yes | no | as its ports |
+#![cfg_attr(
+    feature = "async",
+    doc = "| [`AsyncPort`], [`AsyncSender`], [`AsyncReceiver`], [`Messages`], [`Posts`] | yes | no | go where their task goes |\n| [`AsyncMessage`] | yes | no | a message that may go there, too: it has its half to itself |"
+)]
 //! | [`Closer`] | yes | yes | closes from any thread; `Clone` |
 //! | [`SetHandle`] | yes | yes | reaches its set from any thread; `Clone` |
 //! | [`Server`] | yes | yes | several threads may accept |
@@ -326,9 +339,7 @@ pub use aio::smol;
 #[cfg(all(feature = "tokio", not(loom)))]
 pub use aio::tokio;
 #[cfg(all(feature = "async", not(loom)))]
-pub use aio::{
-    AsyncMessage, AsyncPort, AsyncReceiver, AsyncSender, Messages, Posts, Reactor,
-};
+pub use aio::{AsyncMessage, AsyncPort, AsyncReceiver, AsyncSender, Messages, Posts, Reactor};
 #[cfg(not(loom))]
 pub use buffer::{Buffer, BufferError, SealedBuffer};
 #[cfg(not(loom))]

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use scarcity::Scarcity;
-use support::{
-    Setup, alone, channels, conversation, in_all_ways, wait_until, with_watchdog,
-};
+use support::{Setup, alone, channels, conversation, in_all_ways, wait_until, with_watchdog};
 use zeroport::{
     CloseReason, MessageChannel, MessagePort, PostError, Receiver, RecvError, Sender, TransferList,
 };
@@ -67,9 +65,8 @@ in_all_ways!(
             sender.post_pod(&round).unwrap();
             assert_eq!(receive(&receiver), Ok(round));
             // The bell of what came before may come late, once.
-            let looks = (0..3).find(|_| {
-                !receiver.arm().unwrap() || !is_readable(receiver.pollable().unwrap())
-            });
+            let looks = (0..3)
+                .find(|_| !receiver.arm().unwrap() || !is_readable(receiver.pollable().unwrap()));
             assert!(looks.is_some(), "drained");
         }
         sender.post_bytes(b"").unwrap();
@@ -119,6 +116,33 @@ fn nobody_rings_for_who_was_disarmed() {
         sender.disarm();
         assert!(port1.drain().count() > 10);
         assert!(!is_readable(sender.pollable().unwrap()));
+    }
+}
+
+// A bell has no address: who takes one that is for the other half wakes that one.
+#[test]
+fn a_bell_for_the_other_half_is_passed_on() {
+    let MessageChannel { port1, port2 } = LITTLE.open();
+    let (sender, receiver) = port2.split();
+    let fill = || sender.post_or_arm(|sender| sender.try_post_bytes(&[0; 100]));
+    for _ in 0..3 {
+        while fill().is_ok() {}
+        assert!(receiver.arm().unwrap());
+        // Both wait. This is for the receiver, and the sender takes it.
+        port1.post_bytes(b"for one").unwrap();
+        assert!(fill().is_err());
+        assert!(!is_readable(sender.pollable().unwrap()));
+        assert!(is_readable(receiver.pollable().unwrap()));
+        assert_eq!(receiver.try_recv().unwrap().bytes(), b"for one");
+        assert!(receiver.arm().unwrap() && !is_readable(receiver.pollable().unwrap()));
+
+        // And the other way round.
+        assert!(port1.drain().count() > 10);
+        assert!(receiver.arm().unwrap());
+        assert!(!is_readable(receiver.pollable().unwrap()));
+        assert!(is_readable(sender.pollable().unwrap()));
+        assert!(fill().is_ok());
+        receiver.disarm();
     }
 }
 
@@ -176,7 +200,7 @@ fn with_narrow_line(port: MessagePort) -> MessagePort {
     MessagePort::from_descriptors(&parts.ticket, parts.descriptors).unwrap()
 }
 
-// Lanes' ends that have no room on the line: nobody rings when it has some, but the kernel tells.
+// Lanes' ends that have no room on the line: who takes one off it tells.
 #[test]
 fn posts_with_ports_wait_for_room_on_the_line() {
     with_watchdog(|| {

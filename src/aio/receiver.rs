@@ -52,10 +52,7 @@ impl<R: Reactor> AsyncReceiver<R> {
     /// # Errors
     ///
     /// As [`recv`](Self::recv).
-    pub fn poll_recv(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<AsyncMessage<'_>, RecvError>> {
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<AsyncMessage<'_>, RecvError>> {
         ready!(self.poll_next(cx))?;
         Poll::Ready(self.try_recv())
     }

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
 
-use crate::error::RecvError;
 use crate::Message;
+use crate::error::RecvError;
 
 use super::{AsyncReceiver, Reactor};
 

@@ -28,10 +28,6 @@ use super::post::Sender;
 use super::receive::Receiver;
 use super::wait::{Place, WaitStrategy, is_past};
 
-/// What the kernel is asked of a line; and where a lane's end had no room on it.
-const SAYS_SOMETHING: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP);
-const SAYS_SOMETHING_OR_HAS_ROOM: epoll::EventFlags = SAYS_SOMETHING.union(epoll::EventFlags::OUT);
-
 /// What tells a loop of another kind that a half may have something to do.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -42,17 +38,9 @@ pub(super) struct Watch {
     is_clock_set: Cell<bool>,
     /// Whether sleep was announced.
     is_armed: Cell<bool>,
-    /// Whether a lane's end had no room on the line lately, and whether the kernel is asked about that.
-    is_line_full: Cell<bool>,
-    is_room_watched: Cell<bool>,
 }
 
 impl Watch {
-    /// Notes that the line itself had no room: nobody rings when it has some again.
-    pub(super) fn note_full_line(&self) {
-        self.is_line_full.set(true);
-    }
-
     /// Forgets a line that has ended. (The kernel does so by itself only when its last copy is closed.)
     pub(super) fn forget(&self, line: &Line) {
         if let (Some(epoll), Ok(fd)) = (self.epoll.get(), line.as_fd()) {
@@ -110,8 +98,9 @@ impl Hold {
         self.endpoint.split_surely()?;
         let kick = self.endpoint.kick_of(self.waits.half()).ok_or(Errno::MFILE)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, line.as_fd()?, ANY, SAYS_SOMETHING)?;
-        epoll::add(&epoll, kick, ANY, epoll::EventFlags::IN)?;
+        let (says_something, ends) = (epoll::EventFlags::IN, epoll::EventFlags::RDHUP);
+        epoll::add(&epoll, line.as_fd()?, ANY, says_something | ends)?;
+        epoll::add(&epoll, kick, ANY, says_something)?;
         Ok(epoll)
     }
 
@@ -159,18 +148,6 @@ impl Hold {
         {
             self.waits.get_up(self.place(&line), false);
         }
-    }
-
-    /// Has the kernel tell when the line has room, as long as that is what a post waits for.
-    fn watch_room_of_line(&self) -> io::Result<()> {
-        let is_full = self.watch.is_line_full.replace(false);
-        if let (Some(line), Some(epoll)) = (self.line(), self.watch.epoll.get())
-            && self.watch.is_room_watched.replace(is_full) != is_full
-        {
-            let flags = if is_full { SAYS_SOMETHING_OR_HAS_ROOM } else { SAYS_SOMETHING };
-            epoll::modify(epoll, line.as_fd()?, ANY, flags)?;
-        }
-        Ok(())
     }
 
     fn place<'a>(&'a self, line: &'a Line) -> Place<'a> {
@@ -271,9 +248,7 @@ impl Sender {
         }
         let mut posted = None;
         let armed = self.hold().arm(|| !is_full(posted.insert(post(self))));
-        if armed.map_err(PostError::Os)? {
-            self.hold().watch_room_of_line().map_err(PostError::Os)?;
-        }
+        armed.map_err(PostError::Os)?;
         // Where there is nothing to wait for, the post itself says why.
         posted.unwrap_or_else(|| post(self))
     }

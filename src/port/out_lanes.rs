@@ -187,10 +187,7 @@ impl Sender {
                 }
                 Ok(())
             }
-            _ => {
-                self.hold().watch.note_full_line();
-                Err(PostError::Full { len })
-            }
+            _ => Err(PostError::Full { len }),
         }
     }
 

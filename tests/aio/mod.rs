@@ -153,12 +153,9 @@ fn both_halves(port: MessagePort, count: u64) {
 }
 
 // S-042: two sleepers on each line, one for messages and one for room, and every bell is for one of them.
-conversation!(
-    both_halves_wait,
-    LITTLE,
-    |port| both_halves(port, COUNT),
-    |port| both_halves(port, COUNT)
-);
+conversation!(both_halves_wait, LITTLE, |port| both_halves(port, COUNT), |port| both_halves(
+    port, COUNT
+));
 conversation!(
     both_halves_wait_for_threads,
     LITTLE,
@@ -262,9 +259,12 @@ fn a_closer_wakes_a_task() {
                 let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
                 let (ours, theirs) = (port2.closer(), port1.closer());
                 let waiting = spawn(echo(AsyncPort::new(port2)));
-                let closing = std::thread::spawn(move || {
-                    if round % 2 == 0 { ours.close() } else { theirs.close() }
-                });
+                let closing =
+                    std::thread::spawn(
+                        move || {
+                            if round % 2 == 0 { ours.close() } else { theirs.close() }
+                        },
+                    );
                 assert_eq!(waiting.await, RecvError::Closed(CloseReason::Closed));
                 closing.join().unwrap();
                 drop(port1);

@@ -24,7 +24,10 @@ conversation!(
             if round % 2 == 0 {
                 // It has waited here.
                 drop(port_now.receiver.recv().await.unwrap());
-                futures_util::future::poll_immediate(port_now.receiver.recv()).await.ok_or(()).unwrap_err();
+                futures_util::future::poll_immediate(port_now.receiver.recv())
+                    .await
+                    .ok_or(())
+                    .unwrap_err();
                 stays.post_pod(&round).unwrap();
             }
             let port_now = port_now.into_port().unwrap();
