@@ -11,8 +11,9 @@
 use std::fmt;
 use std::ops::Deref;
 
+use crate::Message;
+use crate::Receiver;
 use crate::error::RecvError;
-use crate::{Message, Receiver};
 
 /// A [`Message`] that was received by a future. It is `Send`, other than those of a port in a thread, and so may be
 /// held while its task waits for something else.

@@ -6,8 +6,9 @@ use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
 
+use crate::Message;
+use crate::Receiver;
 use crate::error::RecvError;
-use crate::{Message, Receiver};
 
 use super::{AsyncMessage, Messages, Reactor, Watcher};
 

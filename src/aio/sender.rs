@@ -5,9 +5,12 @@ use std::task::{Context, Poll, ready};
 
 use bytemuck::NoUninit;
 
+use crate::Sender;
 use crate::Tagged;
+use crate::TransferError;
+use crate::TransferList;
+use crate::WaitStrategy;
 use crate::error::PostError;
-use crate::{Sender, TransferError, TransferList, WaitStrategy};
 
 use super::{Posts, Reactor, Watcher};
 

@@ -18,7 +18,6 @@ use rustix::time::{
 
 use crate::barrier;
 use crate::error::PostError;
-use crate::fork::Mark;
 use crate::line::{BLOCKED_WAIT, Heard, Line};
 
 use super::MessagePort;
@@ -26,7 +25,7 @@ use super::endpoint::UNFENCED_DELAY;
 use super::hold::Hold;
 use super::post::Sender;
 use super::receive::Receiver;
-use super::wait::{Place, WaitStrategy, is_past};
+use super::wait::{Place, is_past};
 
 /// What tells a loop of another kind that a half may have something to do.
 #[derive(Debug, Default)]
@@ -82,7 +81,7 @@ impl Watch {
 const ANY: epoll::EventData = epoll::EventData::new_u64(0);
 
 impl Hold {
-    fn pollable(&self) -> io::Result<&Arc<OwnedFd>> {
+    pub(super) fn pollable(&self) -> io::Result<&Arc<OwnedFd>> {
         if let Some(epoll) = self.watch.epoll.get() {
             return Ok(epoll);
         }
@@ -185,20 +184,6 @@ impl Receiver {
     pub fn disarm(&self) {
         self.hold().disarm();
     }
-
-    /// The descriptor, for who has a runtime watch it.
-    pub(crate) fn shared_pollable(&self) -> io::Result<Arc<OwnedFd>> {
-        self.hold().pollable().map(Arc::clone)
-    }
-
-    pub(crate) fn mark(&self) -> Mark {
-        self.hold().endpoint.mark()
-    }
-
-    /// Makes this half fit for a thread of its own.
-    pub(crate) fn split(&self) {
-        self.hold().endpoint.split();
-    }
 }
 
 impl Sender {
@@ -257,24 +242,6 @@ impl Sender {
     pub fn disarm(&self) {
         self.hold().disarm();
     }
-
-    /// The descriptor, for who has a runtime watch it.
-    pub(crate) fn shared_pollable(&self) -> io::Result<Arc<OwnedFd>> {
-        self.hold().pollable().map(Arc::clone)
-    }
-
-    pub(crate) fn mark(&self) -> Mark {
-        self.hold().endpoint.mark()
-    }
-
-    pub(crate) fn wait_strategy(&self) -> WaitStrategy {
-        self.hold().waits.strategy()
-    }
-
-    /// Makes this half fit for a thread of its own.
-    pub(crate) fn split(&self) {
-        self.hold().endpoint.split();
-    }
 }
 
 fn is_full<T>(posted: &Result<T, PostError>) -> bool {
@@ -331,10 +298,5 @@ impl MessagePort {
     /// nobody.
     pub fn disarm(&self) {
         self.receiver.disarm();
-    }
-
-    /// The halves, for who waits in loops: there they make what they wake each other with when they first wait.
-    pub(crate) fn into_halves(self) -> (Sender, Receiver) {
-        (self.sender, self.receiver)
     }
 }

@@ -112,6 +112,7 @@ impl Endpoint {
         &self.peer
     }
 
+    #[cfg(feature = "async")]
     pub(super) fn mark(&self) -> Mark {
         self.mark
     }

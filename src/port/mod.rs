@@ -37,6 +37,8 @@ mod set_events;
 mod set_handle;
 mod set_wait;
 mod spin;
+#[cfg(feature = "async")]
+mod tasks;
 mod transfer;
 mod transfer_list;
 mod wait;

@@ -80,7 +80,7 @@ impl Waits {
     }
 
     pub(super) fn sleeps_at_once(&self) -> bool {
-        self.spin.strategy() == WaitStrategy::Sleep
+        self.strategy() == WaitStrategy::Sleep
     }
 
     pub(super) fn sleeps(&self) -> u64 {

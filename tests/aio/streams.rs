@@ -10,6 +10,7 @@ use crate::support::{Setup, conversation, with_watchdog};
 const ITEMS: u64 = 10_000;
 const LITTLE: Setup = Setup::new().capacity(4096).limit(0);
 
+#[allow(clippy::ptr_arg)] // what the sink holds
 fn post_bytes(sender: &Sender, bytes: &mut Vec<u8>) -> Result<(), PostError> {
     sender.try_post_bytes(bytes)
 }
