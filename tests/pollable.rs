@@ -146,6 +146,19 @@ fn a_bell_for_the_other_half_is_passed_on() {
     }
 }
 
+#[test]
+fn nobody_rings_for_a_half_that_is_gone() {
+    let MessageChannel { port1, port2 } = LITTLE.open();
+    let (sender, receiver) = port2.split();
+    while sender.post_or_arm(|sender| sender.try_post_bytes(&[0; 100])).is_ok() {}
+    assert!(receiver.arm().unwrap());
+    drop(receiver);
+    port1.post_bytes(b"unread").unwrap();
+    assert!(!is_readable(sender.pollable().unwrap()));
+    drop(port1.recv().unwrap());
+    assert!(is_readable(sender.pollable().unwrap()), "there is room");
+}
+
 // S-042: both halves of both ports wait on their lines.
 fn both_ways(port: MessagePort) {
     const COUNT: u64 = 10_000;

@@ -7,6 +7,7 @@ mod streams;
 
 use std::future::Future;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use static_assertions::{assert_impl_all, assert_not_impl_any};
@@ -86,7 +87,7 @@ async fn answer_bursts(mut port: AsyncPort) {
         let Ok(message) = port.receiver.recv().await else { break };
         let words: &[u64] = bytemuck::cast_slice(message.bytes());
         assert!(words.iter().all(|word| *word == words[0]), "a torn message");
-        let is_last = words[0] >> 63 != 0;
+        let is_last = words[0] & bursts::LAST != 0;
         drop(message);
         let now = port.receiver.get_ref().sleeps();
         let slept = std::mem::replace(&mut sleeps, now) != now;
@@ -110,6 +111,42 @@ conversation!(
         bursts::post_bursts(&port, 2_000);
     }
 );
+
+/// As [`bursts::tell_the_moment`], in a task.
+async fn tell_the_moment(mut port: AsyncPort, told: &AtomicU64) {
+    let mut in_burst = 0;
+    loop {
+        let Ok(message) = port.receiver.recv().await else { break };
+        let word = bytemuck::cast_slice::<u8, u64>(message.bytes())[0];
+        drop(message);
+        in_burst += 1;
+        if word & bursts::LAST != 0 {
+            in_burst = 0;
+            port.sender.post_bytes(b"answer").await.unwrap();
+        } else if in_burst == bursts::STREAM {
+            told.store(word, Ordering::Relaxed);
+        }
+    }
+}
+
+// S-042: something comes at the very moment when a task stops streaming: it relies on its barrier.
+#[test]
+fn at_the_moment_of_falling_asleep() {
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    crate::support::with_thread(
+        Setup::new().capacity(256 << 10),
+        |port| {
+            warm_up_poster(&port);
+            assert_ne!(bursts::is_registered(), Some(false));
+            port.set_wait_strategy(zeroport::WaitStrategy::Sleep);
+            bursts::post_at_the_moment(&port, &TOLD, 30_000);
+        },
+        |port| {
+            warm_up_reader(&port);
+            block_on(tell_the_moment(AsyncPort::new(port), &TOLD));
+        },
+    );
+}
 
 const LITTLE: Setup = Setup::new().capacity(4096).limit(0);
 const COUNT: u64 = 20_000;
