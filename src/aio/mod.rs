@@ -95,7 +95,7 @@ pub trait Reactor: Send + Sized + Unpin {
 /// * Nobody spins. Where two processes talk all the time and have processors to spare, a thread that
 ///   [spins](crate::WaitStrategy) is faster.
 ///
-/// A port that was made async takes up to six descriptors more, as its halves begin to wait.
+/// A port that was made async takes up to five descriptors more, as its halves begin to wait.
 ///
 #[cfg_attr(feature = "tokio", doc = "```")]
 #[cfg_attr(not(feature = "tokio"), doc = "```ignore")]
