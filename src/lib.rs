@@ -25,6 +25,15 @@
 //!   [`Sender`] and [`Receiver`], too.
 //! * [`EventLoop`] has handlers called for what comes on many ports: `on_message`, `on_close` and their like.
 //! * [`PortSet`] waits on many ports at once, and tells what comes, and which ports have ended: for loops of your own.
+#![cfg_attr(
+    feature = "async",
+    doc = "* [`AsyncPort`] waits in tasks: of tokio, of smol, or of another runtime ([`Reactor`])."
+)]
+#![cfg_attr(
+    not(feature = "async"),
+    doc = "* `AsyncPort` waits in tasks, with the feature `tokio` or `smol`."
+)]
+//!   [`MessagePort::arm`] and [`Sender::post_or_arm`] are for loops of other kinds.
 //! * [`Message`] is what was received: bytes, plain data or a value, where it lies, and the ports and
 //!   buffers that came with it.
 //! * [`Buffer`] is memory of its own, to be filled and then given away without a copy.
@@ -208,6 +217,10 @@
 //! | [`Connection`] | yes | no | as its port |
 //! | [`PortSet`] | yes | no | as its ports |
 //! | [`EventLoop`] | no | no | stays with its handlers, which may hold anything |
+#![cfg_attr(
+    feature = "async",
+    doc = "| [`AsyncPort`], [`AsyncSender`], [`AsyncReceiver`], [`Messages`], [`Posts`] | yes | no | go where their task goes |\n| [`AsyncMessage`] | yes | no | a message that may go there, too: it has its half to itself |"
+)]
 //! | [`Closer`] | yes | yes | closes from any thread; `Clone` |
 //! | [`SetHandle`], [`LoopHandle`] | yes | yes | reach their set, or loop, from any thread; `Clone` |
 //! | [`Server`] | yes | yes | several threads may accept |
@@ -244,6 +257,9 @@
 //! | feature | default | gives |
 //! |---|---|---|
 //! | `rkyv` | yes | values: `post`, `Message::get`. Without it: bytes and plain data |
+//! | `tokio` | no | `tokio::AsyncPort`: a port in tasks of tokio |
+//! | `smol` | no | `smol::AsyncPort`: the same for smol, and whatever waits by `async-io` |
+//! | `async` | no | `AsyncPort` for any other runtime (`Reactor`); the two above have it |
 //!
 //! # Platform
 //!
@@ -314,6 +330,8 @@ mod spares;
 #[cfg(not(loom))]
 mod warm;
 
+#[cfg(all(feature = "async", not(loom)))]
+mod aio;
 #[cfg(not(loom))]
 mod contact;
 #[cfg(not(loom))]
@@ -333,6 +351,12 @@ pub mod fuzzing;
 
 pub use tag::{Tagged, tag_of_name, tag_of_plain_data};
 
+#[cfg(all(feature = "smol", not(loom)))]
+pub use aio::smol;
+#[cfg(all(feature = "tokio", not(loom)))]
+pub use aio::tokio;
+#[cfg(all(feature = "async", not(loom)))]
+pub use aio::{AsyncMessage, AsyncPort, AsyncReceiver, AsyncSender, Messages, Posts, Reactor};
 #[cfg(not(loom))]
 pub use buffer::{Buffer, BufferError, SealedBuffer};
 #[cfg(not(loom))]

@@ -182,6 +182,11 @@ impl Line {
         Heard::Nothing
     }
 
+    /// Takes one packet off the line, if there is one.
+    pub(crate) fn hear(&self) -> Heard {
+        self.take(None)
+    }
+
     /// Whether the other end is gone, by one system call that takes nothing.
     pub(crate) fn is_hung_up(&self) -> bool {
         let Ok(fd) = self.as_fd() else { return true };

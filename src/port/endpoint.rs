@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
 
 use crate::barrier;
 use crate::ends::{End, Ends};
@@ -111,6 +112,11 @@ impl Endpoint {
         &self.peer
     }
 
+    #[cfg(feature = "async")]
+    pub(super) fn mark(&self) -> Mark {
+        self.mark
+    }
+
     /// False for the copy that a fork makes.
     #[inline(always)]
     pub(super) fn is_original(&self) -> bool {
@@ -204,9 +210,16 @@ impl Endpoint {
 
     /// Makes the bells between the halves.
     pub(super) fn split(&self) {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let kicks = || Ok::<_, rustix::io::Errno>([eventfd(0, flags)?, eventfd(0, flags)?]);
-        self.kicks.get_or_init(|| kicks().ok());
+        self.kicks.get_or_init(|| make_kicks().ok());
+    }
+
+    /// As [`split`](Self::split), for a half that cannot do without them.
+    pub(super) fn split_surely(&self) -> Result<(), Errno> {
+        if self.kicks.get().is_none() {
+            let kicks = make_kicks()?;
+            self.kicks.get_or_init(|| Some(kicks));
+        }
+        if self.is_deaf() { Err(Errno::MFILE) } else { Ok(()) }
     }
 
     /// Whether a bell for one half may be taken by the other without any way to tell.
@@ -260,6 +273,11 @@ impl Drop for Endpoint {
             spares::done(&self.segment, self.side);
         }
     }
+}
+
+fn make_kicks() -> Result<[OwnedFd; 2], Errno> {
+    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+    Ok([eventfd(0, flags)?, eventfd(0, flags)?])
 }
 
 fn reason(end: End) -> CloseReason {

@@ -11,6 +11,7 @@ use crate::line::{Heard, Line, Rung};
 use crate::sync::{AtomicU32, Ordering};
 use crate::wake;
 
+use super::arm::Watch;
 use super::endpoint::Endpoint;
 use super::wait::{Look, Place, WaitStrategy, Waits};
 
@@ -21,6 +22,7 @@ pub(super) struct Hold {
     pub(super) endpoint: Arc<Endpoint>,
     line: RefCell<Option<Arc<Line>>>,
     pub(super) waits: Waits,
+    pub(super) watch: Watch,
 }
 
 impl Hold {
@@ -30,13 +32,13 @@ impl Hold {
         line: Arc<Line>,
         strategy: WaitStrategy,
     ) -> Self {
-        let own = endpoint.own();
-        let word = match half {
-            Half::Sender => &own.room_wake,
-            Half::Receiver => &own.message_wake,
-        };
-        let waits = Waits::new(half, strategy, word);
-        Self { endpoint, line: RefCell::new(Some(line)), waits }
+        let waits = Waits::new(half, strategy, word_of(&endpoint, half));
+        Self { endpoint, line: RefCell::new(Some(line)), waits, watch: Watch::default() }
+    }
+
+    /// What this half waits on.
+    pub(super) fn word(&self) -> &AtomicU32 {
+        word_of(&self.endpoint, self.waits.half())
     }
 
     /// The line, unless the end of the channel was reported.
@@ -47,7 +49,9 @@ impl Hold {
     /// Lets the line go: nothing more will come of it, whatever the other side says later.
     pub(super) fn let_go(&self) {
         self.endpoint.note_hang_up();
-        self.line.take();
+        if let Some(line) = self.line.take() {
+            self.watch.forget(&line);
+        }
     }
 
     /// The line, for who gives the port away.
@@ -133,7 +137,16 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
+        // Or the other half would go on to kick this one.
+        self.disarm();
         self.endpoint.let_half_go();
+    }
+}
+
+fn word_of(endpoint: &Endpoint, half: Half) -> &AtomicU32 {
+    match half {
+        Half::Sender => &endpoint.own().room_wake,
+        Half::Receiver => &endpoint.own().message_wake,
     }
 }
 

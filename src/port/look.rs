@@ -61,7 +61,7 @@ impl Receiver {
     }
 
     /// Whether there is a message, or a ring that leads to one: a look that costs little.
-    pub(super) fn has_next(&self) -> bool {
+    pub(crate) fn has_next(&self) -> bool {
         self.look(Look::Quick).is_some()
     }
 
@@ -71,7 +71,7 @@ impl Receiver {
     }
 
     /// For who sleeps on many lines at once, and is told there what the others say.
-    pub(super) fn try_next(&self) -> Result<Message<'_>, RecvError> {
+    pub(crate) fn try_next(&self) -> Result<Message<'_>, RecvError> {
         self.receive(
             |_| false,
             |receiver| {

@@ -85,6 +85,12 @@ impl Default for Where {
     }
 }
 
+// A task takes what it holds from thread to thread (E2 in `aio/message.rs`).
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Option<Box<Aside>>>();
+};
+
 /// Larger memory is not kept for the next message: whoever has sent one such message would hold it.
 const MAX_SPARE: usize = 64 << 10;
 

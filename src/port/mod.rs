@@ -1,6 +1,7 @@
 //! Ports: the public types, and the only place where ring, wake words, epoch and line meet.
 
 mod adopt;
+mod arm;
 mod batch;
 mod channel;
 mod closer;
@@ -42,6 +43,8 @@ mod set_handle;
 mod set_pause;
 mod set_wait;
 mod spin;
+#[cfg(feature = "async")]
+mod tasks;
 mod transfer;
 mod transfer_list;
 mod wait;

@@ -75,12 +75,20 @@ impl Waits {
         self.spin.set_strategy(strategy);
     }
 
+    pub(super) fn strategy(&self) -> WaitStrategy {
+        self.spin.strategy()
+    }
+
     pub(super) fn sleeps_at_once(&self) -> bool {
-        self.spin.strategy() == WaitStrategy::Sleep
+        self.strategy() == WaitStrategy::Sleep
     }
 
     pub(super) fn sleeps(&self) -> u64 {
         self.sleeps.get()
+    }
+
+    pub(super) fn count_sleep(&self) {
+        self.sleeps.set(self.sleeps.get() + 1);
     }
 
     /// Notes that there was no need to wait; after many such, streams.
@@ -226,7 +234,7 @@ impl LineBed<'_> {
     fn hear(&self, deadline: Option<Instant>) -> bool {
         let Place { endpoint, line, .. } = self.place;
         let half = self.waits.sleeper.half();
-        self.waits.sleeps.set(self.waits.sleeps.get() + 1);
+        self.waits.count_sleep();
         let deadline = if endpoint.is_deaf() { soon(deadline) } else { deadline };
         let heard = line.wait(endpoint.kick_of(half), deadline);
         if heard == Heard::Blocked {

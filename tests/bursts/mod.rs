@@ -20,12 +20,12 @@ const LONG: usize = 24 * 64 / 8;
 /// Words of a payload of less than one.
 const SHORT: usize = 4;
 /// After so many messages without a sleep a reader certainly streams.
-const STREAM: usize = 70;
+pub(crate) const STREAM: usize = 70;
 /// After so many single posts to a reader that streams, a poster is certainly registered.
 const REGISTERED: u64 = 200_000;
 
 /// Marks the last message of a burst.
-const LAST: u64 = 1 << 63;
+pub(crate) const LAST: u64 = 1 << 63;
 /// After so long somebody has slept through a message.
 const STUCK: Duration = Duration::from_secs(15);
 

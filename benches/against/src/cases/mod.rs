@@ -1,5 +1,6 @@
 //! What is measured.
 
+mod async_round_trip;
 mod batched;
 mod close_seen;
 mod forward;
@@ -41,13 +42,19 @@ const fn case(
     Case { name, about, contests, run }
 }
 
-pub const CASES: [Case; 17] = [
+pub const CASES: [Case; 18] = [
     case("stream", 5, stream::run, "small messages, one post and one recv each"),
     case("stream_batched", 1, batched::run, "messages of 64 bytes, 64 at a time"),
     case("stream_typed", 1, typed::run, "rkyv values, beside rkyv alone in private memory"),
     case("rtt_spin", 1, round_trip::spin, "64 bytes there and back, beside a bare cache line"),
     case("rtt_sleep", 1, round_trip::sleep, "the same, both ends sleeping at once"),
     case("rtt_one_core", 1, round_trip::one_core, "the same, both ends on one processor"),
+    case(
+        "async_round_trip",
+        1,
+        async_round_trip::run,
+        "the same between tasks of tokio, beside its own sockets",
+    ),
     case("large", 3, large::run, "a stream of large messages, beside bare memcpy"),
     case("setup", 1, setup::run, "a request with a fresh reply port, ten replies, close"),
     case("transfer", 1, transfer::run, "a live port there and back"),
@@ -83,6 +90,7 @@ pub fn serve(role: Role, control: &MessagePort) -> Result<()> {
         "stream" => stream::serve(role, control),
         "batched" => batched::serve(role, control),
         "typed" => typed::serve(role, control),
+        "async_round_trip" => async_round_trip::serve(role, control),
         "round_trip" => round_trip::serve(role, control),
         "large" => large::serve(role, control),
         "one_way" => one_way::serve(role, control),

@@ -66,7 +66,7 @@ fn blocking(
 }
 
 /// One message there, one back.
-struct RoundTrips<C> {
+pub(super) struct RoundTrips<C> {
     link: Link<C>,
     /// All that were made.
     steps: u64,
@@ -76,7 +76,7 @@ struct RoundTrips<C> {
 }
 
 impl<C: Carrier<WORDS>> RoundTrips<C> {
-    fn new(link: Link<C>) -> Self {
+    pub(super) fn new(link: Link<C>) -> Self {
         Self { link, steps: 0, far_sleeps: 0, each_sleeps_once: false }
     }
 
