@@ -868,6 +868,83 @@ doomed!(
     },
 );
 
+/// Posts number `n` by one of all verbs.
+fn post_somehow(port: &MessagePort, n: u64) -> Result<(), TransferError> {
+    let list = || match n % 5 {
+        0 => transfer![Buffer::new(1).unwrap()],
+        1 => transfer![MessageChannel::new().unwrap().port1],
+        _ => transfer![],
+    };
+    match n % 7 {
+        0 => port.post_message("value", &n, list()),
+        1 => port.post_message("bytes", n.to_le_bytes().as_slice(), list()),
+        2 => port.post_message_timeout("plain", &AsPod(n), list(), LONG),
+        3 => port.post_message("slice", &AsPodSlice(&[n; 3]), list()),
+        4 => port.post_message("large", &vec![n as u8; 100_000], list()),
+        5 => port.invoke("request", &AsPod(n), list()).map(drop),
+        _ => port.invoke_timeout("request", &AsPod(n), list(), LONG).map(drop),
+    }
+}
+
+fn check_somehow(message: &NamedMessage<'_>, n: u64) {
+    match n % 7 {
+        0 => assert_eq!(message.get::<u64>().unwrap().to_native(), n),
+        1 => assert_eq!(message.bytes(), n.to_le_bytes()),
+        3 => assert_eq!(message.pod_slice::<u64>().unwrap(), [n; 3]),
+        4 => assert_eq!(message.bytes(), vec![n as u8; 100_000]),
+        _ => assert_eq!(message.pod::<u64>().unwrap(), &n),
+    }
+    let names = ["value", "bytes", "plain", "slice", "large", "request", "request"];
+    assert_eq!(message.name(), names[(n % 7) as usize]);
+    let counts = [usize::from(n % 5 == 1), usize::from(n % 5 == 0)];
+    assert_eq!([message.port_count(), message.buffer_count()], counts);
+}
+
+doomed!(
+    a_poster_that_is_killed,
+    |port, mut peer| {
+        let mut count = 0;
+        let end = loop {
+            match port.recv() {
+                Ok(message) => check_somehow(&NamedMessage::open(message).unwrap(), count),
+                Err(end) => break end,
+            }
+            count += 1;
+            if count == 1000 {
+                peer.kill();
+            }
+        };
+        assert!(count >= 1000);
+        assert_eq!(end, RecvError::Closed(CloseReason::PeerDied));
+    },
+    |port| (0..).for_each(|n| post_somehow(&port, n).unwrap()),
+);
+
+doomed!(
+    a_reader_that_is_killed,
+    Setup::new().limit(1 << 20),
+    |port, mut peer| {
+        let mut n = 0;
+        let refused = loop {
+            match post_somehow(&port, n) {
+                Ok(()) => n += 1,
+                Err(refused) => break refused,
+            }
+            if n == 1000 {
+                peer.kill();
+            }
+        };
+        assert!(n >= 1000);
+        assert!(matches!(refused.source, PostError::Closed(CloseReason::PeerDied)), "{refused}");
+        assert_eq!(refused.list.len(), usize::from(n % 5 < 2), "handed back");
+    },
+    |port| {
+        for n in 0.. {
+            check_somehow(&open(&port), n);
+        }
+    },
+);
+
 // --- Load ---
 
 const MANY: u32 = 100_000;

@@ -2,8 +2,8 @@
 
 use arbitrary::Arbitrary;
 use zeroport::{
-    Buffer, ChannelOptions, Handlers, MessageChannel, MessagePort, NamedMessage, PeerState, TransferList,
-    Trust, tag_of_name,
+    Buffer, ChannelOptions, Handlers, MessageChannel, MessagePort, NamedMessage, PeerState,
+    TransferList, Trust, tag_of_name,
 };
 
 #[derive(Arbitrary, Debug)]
