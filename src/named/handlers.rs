@@ -23,7 +23,7 @@ type List<'h, S> = Rc<[Rc<Handler<'h, S>>]>;
 /// A function that may be replaced while it is called.
 type Place<F> = RefCell<Option<Rc<RefCell<F>>>>;
 
-/// Names a handler that was added.
+/// Names a handler of one registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HandlerId(u64);
 
