@@ -173,6 +173,14 @@ pub enum PostError {
         /// The most that this port can post, in bytes.
         max: u64,
     },
+    /// The name of a [named message](crate::NamedMessage) is too long.
+    #[error("a name of {len} bytes is too long: at most {max} go before a message")]
+    NameTooLong {
+        /// Bytes of the name.
+        len: usize,
+        /// The most that a name may have.
+        max: usize,
+    },
     /// The channel is at its end; nobody would read the message.
     #[error("cannot post: {0}")]
     Closed(CloseReason),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::error::{AttachError, OpenError};
 use crate::layout::{HEADER_LEN, Identity, MAX_LIMIT, Shape, Side};
 use crate::line::Line;
+use crate::named::{Envelope, Kind};
 use crate::port::{ChannelOptions, MessageChannel, MessagePort};
 use crate::queue::{Poster, Reader};
 use crate::record::{self, Head};
@@ -66,6 +67,27 @@ pub fn parse_head(head: u64) {
         }
         Head::Broken => assert_ne!(head, 0),
     }
+}
+
+/// Parses an envelope, and puts together anew what was parsed: that is the same payload, for there is one way to write
+/// an envelope. False if it is refused.
+pub fn parse_envelope(payload: &[u8]) -> bool {
+    let Ok(envelope) = Envelope::parse(payload) else { return false };
+    let (name, value) = (envelope.name(payload), envelope.value(payload));
+    let kind = match envelope.kind {
+        Kind::Message => 1,
+        Kind::Request => 2,
+    };
+    let mut written = vec![kind, 0];
+    written.extend((name.len() as u16).to_le_bytes());
+    written.extend(envelope.tag.to_le_bytes());
+    written.extend([0; 8]);
+    written.extend(name.as_bytes());
+    written.resize(written.len().next_multiple_of(16), 0);
+    written.extend(value);
+    assert_eq!(written, payload);
+    assert!(name.len() <= 255);
+    true
 }
 
 /// What a reader is told of a record, in a ring of `capacity` bytes that was given back up to `released`.

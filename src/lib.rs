@@ -34,6 +34,8 @@
     doc = "* `AsyncPort` waits in tasks, with the feature `tokio` or `smol`."
 )]
 //!   [`MessagePort::arm`] and [`Sender::post_or_arm`] are for loops of other kinds.
+//! * [`Handlers`] are called for [messages with names](MessagePort::post_message), and reply to
+//!   [requests](MessagePort::invoke).
 //! * [`Message`] is what was received: bytes, plain data or a value, where it lies, and the ports and
 //!   buffers that came with it.
 //! * [`Buffer`] is memory of its own, to be filled and then given away without a copy.
@@ -139,6 +141,29 @@
 //! | it is taken, and its holder dies | [`PeerDied`](CloseReason::PeerDied) |
 //! | its message is dropped, or the process that should receive it ends, before it was taken | [`Lost`](CloseReason::Lost) |
 //!
+//! # Messages with names
+//!
+//! A layer on ports: a message has a name, a [payload](Payload), and ports and buffers; a request brings the port for its
+//! replies, so that whoever asked learns of each of them, of a failure, and that there will never be one. It works on
+//! every port, in either direction. docs/from-electron.md, beside the source, has what each name of Electron is here.
+//!
+//! ```
+//! use zeroport::{AsPod, Handlers, MessageChannel, transfer};
+//!
+//! let MessageChannel { port1, port2 } = MessageChannel::new()?;
+//! let mut handlers = Handlers::<&str>::new();
+//! handlers.on("greet", |event| println!("{} says hello", event.identity()));
+//! handlers.handle("double", |event| event.pod::<u32>().map(|n| AsPod(2 * n)));
+//!
+//! port1.post_message("greet", b"hello".as_slice(), transfer![])?;
+//! let reply = port1.invoke("double", &AsPod(21u32), transfer![])?;
+//! for message in port2.drain() {
+//!     handlers.dispatch(port2.sender(), &"port1", &message);
+//! }
+//! assert_eq!(reply.recv()?.pod::<u32>()?, &42);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Order and waiting
 //!
 //! * Messages of one port arrive once, whole, and in the order of their posts, whatever their kind.
@@ -201,7 +226,7 @@
 //! Each verb has an error of its own, which says what happened, with the number and the limit, and
 //! what to do: [`OpenError`], [`SpawnError`], [`ParentPortError`] ([`AttachError`] inside),
 //! [`PostError`] ([`BatchError`] or [`TransferError`] around it), [`RecvError`], [`DecodeError`],
-//! [`TakeError`] ([`AttachError`] inside), [`BufferError`], [`InsertError`]; handlers are told a [`MessageError`]. A failed post has posted nothing, and what was
+//! [`TakeError`] ([`AttachError`] inside), [`BufferError`], [`InsertError`], [`NamedError`], [`ReplyError`]; handlers are told a [`MessageError`]. A failed post has posted nothing, and what was
 //! to be posted is still the caller's. Where descriptors or memory have run out, nothing is lost on either
 //! side: free some, and call again. Strangers that do not come together are told why by [`BindError`],
 //! [`AcceptError`], [`AdmitError`] and [`ConnectError`] ([`AddressError`] inside). All are
@@ -227,9 +252,13 @@
 //! | [`Caller`], [`Credentials`], [`Address`] | yes | yes | |
 //! | [`Buffer`], [`SealedBuffer`] | yes | yes | memory like any other |
 //! | [`Message`], [`Loan`], [`Drain`] | no | no | stay with their port |
+//! | [`NamedMessage`], [`NamedEvent`] | no | no | stay with their message |
+//! | [`Handlers`] | no | no | its handlers need not be `Send` |
+//! | [`Reply`], [`Responder`] | yes | no | as their port |
 //! | [`Events`], [`Event`] | no | no | stay with their set |
 //! | [`Turn`], [`Listeners`] | no | no | stay with their loop |
-//! | [`ChannelOptions`], [`Trust`], [`WaitStrategy`], [`PeerState`], [`CloseReason`], [`PortId`], [`ListenerId`] | yes | yes | plain values |
+//! | [`ChannelOptions`], [`Trust`], [`WaitStrategy`], [`PeerState`], [`CloseReason`], [`PortId`], [`ListenerId`], [`HandlerId`] | yes | yes | plain values |
+//! | [`AsPod`], [`AsPodSlice`] | yes | yes | if what is in them is |
 //! | [`Transferable`] | yes | no | holds a port |
 //! | [`TransferList`], [`PortDescriptors`] | yes | yes | give what they hold to who owns them |
 //! | [`Untransferable`], all errors | yes | yes | |
@@ -276,6 +305,11 @@ compile_error!("zeroport needs 64-bit little-endian Linux");
 #[cfg(all(doctest, feature = "rkyv"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// As well the code in docs/from-electron.md.
+#[cfg(all(doctest, feature = "rkyv"))]
+#[doc = include_str!("../docs/from-electron.md")]
+struct FromElectron;
 
 // What the tests outside share with those inside knows the crate by its name.
 #[cfg(all(test, not(loom)))]
@@ -335,6 +369,8 @@ mod aio;
 #[cfg(not(loom))]
 mod contact;
 #[cfg(not(loom))]
+mod named;
+#[cfg(not(loom))]
 mod port;
 #[cfg(not(loom))]
 mod spawn;
@@ -368,6 +404,11 @@ pub use contact::{
 pub use error::{
     AttachError, BatchError, CloseReason, DecodeError, OpenError, ParentPortError, PostError,
     RecvError, SpawnError, TakeError, Untransferable,
+};
+#[cfg(not(loom))]
+pub use named::{
+    AsPod, AsPodSlice, HandlerId, Handlers, NamedError, NamedEvent, NamedMessage, Payload, Reply,
+    ReplyError, Responder,
 };
 #[cfg(all(feature = "rkyv", not(loom)))]
 pub use payload::{EncodeError, EncodeWriter, Encoder, Postable, Readable};

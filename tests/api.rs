@@ -7,14 +7,15 @@ use std::fmt::Debug;
 
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use zeroport::{
-    AcceptError, Address, AddressError, AdmitError, AttachError, BatchError, BindError, Buffer,
-    BufferError, Caller, ChannelOptions, CloseReason, Closer, ConnectError, Connection,
-    Credentials, DecodeError, Drain, EncodeError, EncodeWriter, Event, EventLoop, Events,
-    InsertError, InsertRefusal, ListenerId, Listeners, Loan, LoopHandle, Message, MessageChannel,
-    MessageError, MessagePort, OpenError, ParentPortError, PeerState, PortDescriptors, PortId,
-    PortSet, PostError, Receiver, RecvError, SealedBuffer, Sender, Server, SetHandle, SpawnError,
-    TakeError, TransferError, TransferList, Transferable, Trust, Turn, Untransferable,
-    WaitStrategy,
+    AcceptError, Address, AddressError, AdmitError, AsPod, AsPodSlice, AttachError, BatchError,
+    BindError, Buffer, BufferError, Caller, ChannelOptions, CloseReason, Closer, ConnectError,
+    Connection, Credentials, DecodeError, Drain, EncodeError, EncodeWriter, Event, EventLoop,
+    Events, HandlerId, Handlers, InsertError, InsertRefusal, ListenerId, Listeners, Loan,
+    LoopHandle, Message, MessageChannel, MessageError, MessagePort, NamedError, NamedEvent,
+    NamedMessage, OpenError, ParentPortError, PeerState, PortDescriptors, PortId, PortSet,
+    PostError, Receiver, RecvError, Reply, ReplyError, Responder, SealedBuffer, Sender, Server,
+    SetHandle, SpawnError, TakeError, TransferError, TransferList, Transferable, Trust, Turn,
+    Untransferable, WaitStrategy,
 };
 
 // One thread at a time, and any thread.
@@ -52,6 +53,23 @@ assert_impl_all!(Drain<'static>: Debug, Iterator<Item = Message<'static>>);
 assert_not_impl_any!(Drain<'static>: Send, Sync, Clone);
 assert_impl_all!(EncodeWriter<'static>: Debug);
 assert_not_impl_any!(EncodeWriter<'static>: Clone);
+
+// Messages with names.
+assert_impl_all!(NamedMessage<'static>: Debug);
+assert_not_impl_any!(NamedMessage<'static>: Send, Sync, Clone);
+assert_impl_all!(NamedEvent<'static, 'static, ()>: Debug, std::ops::Deref<Target = NamedMessage<'static>>);
+assert_not_impl_any!(NamedEvent<'static, 'static, ()>: Send, Sync, Clone);
+assert_impl_all!(Handlers<'static, ()>: Debug, Default);
+assert_not_impl_any!(Handlers<'static, ()>: Send, Sync, Clone);
+assert_impl_all!(Reply: Send, Debug);
+assert_not_impl_any!(Reply: Sync, Clone);
+assert_impl_all!(Responder: Send, Debug);
+assert_not_impl_any!(Responder: Sync, Clone);
+assert_impl_all!(HandlerId: Send, Sync, Copy, Debug, Eq, std::hash::Hash);
+assert_impl_all!(AsPod<u8>: Send, Sync, Copy, Debug, Eq, std::hash::Hash);
+assert_impl_all!(AsPodSlice<'static, u8>: Send, Sync, Copy, Debug, Eq, std::hash::Hash);
+assert_impl_all!(NamedError: Send, Sync, Error);
+assert_impl_all!(ReplyError: Send, Sync, Clone, Eq, Error);
 
 // A set is for one thread at a time, its handles are for all.
 assert_impl_all!(PortSet<u64>: Send, Debug, std::os::fd::AsFd);
@@ -138,6 +156,7 @@ const _: () = {
     is_static::<(MessagePort, MessageChannel, Sender, Receiver, Closer)>();
     is_static::<(PortSet<u64>, SetHandle<u64>, InsertError, InsertRefusal)>();
     is_static::<(EventLoop<'static>, LoopHandle, PortId, ListenerId, MessageError)>();
+    is_static::<(NamedError, ReplyError, Reply, Responder, HandlerId)>();
     is_static::<(TakeError, TransferError, TransferList, Untransferable)>();
 };
 
@@ -151,7 +170,7 @@ fn no_public_type_is_left_out() {
     let mut types = 0;
     for name in names.filter(|name| name.starts_with(char::is_uppercase)) {
         // Traits, and an alias of a type of rkyv.
-        if ["Tagged", "Postable", "Readable", "Encoder", "Reactor"].contains(&name) {
+        if ["Tagged", "Payload", "Postable", "Readable", "Encoder", "Reactor"].contains(&name) {
             continue;
         }
         types += 1;

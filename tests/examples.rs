@@ -224,6 +224,29 @@ fn listening() {
 }
 
 #[test]
+fn named() {
+    let served = |name: &str| {
+        [
+            "21 doubled is 42",
+            "42 came 10 times, then: no more replies: closed",
+            "the other side says: nobody handles \"fold-napkins\"",
+            "closed",
+        ]
+        .map(|line| format!("{name}: {line}"))
+    };
+    let crashing = ["21 doubled is 42", "the process at the other end died"];
+    let stranger = ["refused: the worker is not for you", "closed"];
+    let expected = [
+        crashing.map(|line| format!("crashing: {line}")).to_vec(),
+        served("first").to_vec(),
+        served("second").to_vec(),
+        stranger.map(|line| format!("stranger: {line}")).to_vec(),
+        vec!["the worker: 3 clients have come and gone, 1 crashed".into(), "named: ok".into()],
+    ];
+    assert_eq!(run_example("named", &[]).lines(), expected.concat());
+}
+
+#[test]
 fn reply_stream() {
     let expected = [
         vec!["got response data: 42"; 10],
@@ -242,6 +265,7 @@ fn reply_stream() {
 fn a_child_that_no_program_started_says_so() {
     let children = [
         ("close", "--child"),
+        ("named", "--worker"),
         ("relay", "--far"),
         ("relay", "--relay"),
         ("reply_stream", "--server"),

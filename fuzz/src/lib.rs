@@ -3,6 +3,7 @@
 
 mod attach;
 mod carrier;
+mod envelope;
 mod hostile;
 mod operations;
 mod payload;
@@ -11,6 +12,7 @@ mod record;
 
 pub use attach::attach;
 pub use carrier::carrier;
+pub use envelope::envelope;
 pub use hostile::{hostile, hostile_race};
 pub use operations::operations;
 pub use payload::payload;
@@ -21,9 +23,10 @@ pub use record::record;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("attach", attach),
     ("carrier", carrier),
+    ("envelope", envelope),
     ("hostile", hostile),
     ("hostile_race", hostile_race),
     ("operations", operations),

@@ -25,8 +25,9 @@ use bytemuck::{Pod, Zeroable};
 /// let server = Server::bind(name.clone())?;
 /// let client = std::thread::spawn(move || zeroport::connect(name));
 /// let caller = server.accept()?;
-/// assert_eq!(caller.credentials().pid, Some(std::process::id()));
+/// let credentials = caller.credentials().try_clone()?; // outlives the caller
 /// caller.refuse();
+/// assert_eq!(credentials.pid, Some(std::process::id()));
 /// assert!(client.join().unwrap().is_err());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -56,6 +57,16 @@ struct PeerCredentials {
 }
 
 impl Credentials {
+    /// A copy, to keep beside the port that the caller gets: a pidfd takes a descriptor more.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says if the process has no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let pidfd = self.pidfd.as_ref().map(OwnedFd::try_clone).transpose()?;
+        Ok(Self { pidfd, ..*self })
+    }
+
     pub(super) fn of_peer(socket: BorrowedFd<'_>) -> io::Result<Self> {
         let PeerCredentials { pid, uid, gid } = ask(socket, libc::SO_PEERCRED)?;
         let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0);

@@ -23,6 +23,11 @@ impl Message<'_> {
         self.parcel().map_or(0, |parcel| parcel.left()[0])
     }
 
+    /// How many ports were taken from the message.
+    pub(crate) fn ports_taken(&self) -> usize {
+        self.parcel().map_or(0, |parcel| parcel.taken()[0])
+    }
+
     /// How many buffers came with the message and were not taken yet.
     pub fn buffer_count(&self) -> usize {
         self.parcel().map_or(0, |parcel| parcel.left()[1])

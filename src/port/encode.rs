@@ -15,6 +15,7 @@ use crate::error::{BatchError, PostError};
 use crate::payload::{EncodeError, MAX_VALUE, Postable, Room, Scratch, encode};
 use crate::tag::value_tag;
 
+use super::headed::{Heading, after_head};
 use super::post::{Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
 
@@ -110,6 +111,34 @@ impl Sender {
         posted
     }
 
+    /// Posts a value with a head before it: serialised to private memory if it then fits in the ring, else once
+    /// more where it will be read.
+    pub(crate) fn post_value_headed<T: Postable>(
+        &self,
+        heading: Heading<'_>,
+        value: &T,
+        patience: Patience,
+        mut list: TransferList,
+    ) -> Result<(), TransferError> {
+        if let Err(source) = self.check().and_then(|()| self.check_carrier(&mut list)) {
+            return Err(TransferError::new(list, source));
+        }
+        let mut scratch = Scratch::take();
+        let Scratch { bytes, arena } = &mut *scratch;
+        let encoded = encode(value, Room::Scratch(bytes, self.max_in_ring()), arena);
+        // A fork, or the end of the channel, may have come from inside the serialiser.
+        let posted = match encoded.map_err(refused).and_then(|len| self.check().map(|()| len)) {
+            Ok(len) if len <= bytes.len() => {
+                let bytes = bytes.get(..len).unwrap_or_default();
+                self.post_checked_headed(heading, bytes, patience, list)
+            }
+            Ok(len) => self.post_large_headed_value(heading, value, (len, arena), patience, list),
+            Err(source) => Err(TransferError::new(list, source)),
+        };
+        scratch.put_back();
+        posted
+    }
+
     /// Serialises once more, into a memory of its own, and posts that.
     #[cold]
     #[inline(never)]
@@ -120,17 +149,38 @@ impl Sender {
         arena: &mut Arena,
         patience: Patience,
     ) -> Result<(), PostError> {
-        self.check()?;
-        self.check_loan()?;
-        let mut large = self.make_large(len as u64, patience)?;
-        let found = encode(value, Room::Fixed(large.bytes_mut()), arena).map_err(refused)?;
-        self.check()?;
-        if found > len {
-            return Err(PostError::Encode(Fickle.into()));
-        }
-        let list = TransferList::new();
-        let posted = self.post_filled(large, found, value_tag::<T>(), patience, list);
+        let (heading, list) = (Heading { head: &[], tag: value_tag::<T>() }, TransferList::new());
+        let posted = self.post_large_headed_value(heading, value, (len, arena), patience, list);
         posted.map_err(|refused| refused.source)
+    }
+
+    fn post_large_headed_value<T: Postable>(
+        &self,
+        heading: Heading<'_>,
+        value: &T,
+        (len, arena): (usize, &mut Arena),
+        patience: Patience,
+        list: TransferList,
+    ) -> Result<(), TransferError> {
+        let whole = heading.head.len() + len;
+        let written = self
+            .check()
+            .and_then(|()| self.check_loan())
+            .and_then(|()| self.make_large(whole as u64, patience))
+            .and_then(|mut large| {
+                let room = after_head(large.bytes_mut(), heading.head).unwrap_or_default();
+                let found = encode(value, Room::Fixed(room), arena).map_err(refused)?;
+                self.check()?;
+                Ok((large, found))
+            });
+        match written {
+            Ok((large, found)) if found <= len => {
+                let found = heading.head.len() + found;
+                self.post_filled(large, found, heading.tag, patience, list)
+            }
+            Ok(_) => Err(TransferError::new(list, PostError::Encode(Fickle.into()))),
+            Err(source) => Err(TransferError::new(list, source)),
+        }
     }
 }
 

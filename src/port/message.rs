@@ -303,7 +303,7 @@ fn what(record: &Record) -> u64 {
     u64::from(record.payload_len) | u64::from(record.tag) << 32
 }
 
-const fn assert_countable<T>() {
+pub(crate) const fn assert_countable<T>() {
     assert!(align_of::<T>() <= 16, "payloads are aligned to 16 bytes");
     assert!(size_of::<T>() > 0, "a value without bytes cannot be counted");
 }

@@ -86,15 +86,15 @@ enum Room {
 
 /// How long a post may wait for room.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Patience {
+pub enum Patience {
     None,
     Until(Option<Instant>),
 }
 
 impl Patience {
-    pub(super) const FOR_EVER: Self = Self::Until(None);
+    pub(crate) const FOR_EVER: Self = Self::Until(None);
 
-    pub(super) fn at_most(timeout: Duration) -> Self {
+    pub(crate) fn at_most(timeout: Duration) -> Self {
         Self::Until(Instant::now().checked_add(timeout))
     }
 }

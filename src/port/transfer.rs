@@ -81,6 +81,10 @@ impl Sender {
         if count > max {
             return Err(PostError::TooManyPorts { count, max });
         }
+        if count == 0 {
+            // What follows takes a system call.
+            return Ok(());
+        }
         let id = |endpoint: &Endpoint| endpoint.segment().id().map_err(PostError::Os);
         let carrier = &self.hold().endpoint;
         let carrier_id: SegmentId = id(carrier)?;

@@ -255,7 +255,7 @@ pub struct TransferError {
 }
 
 impl TransferError {
-    pub(super) fn new(list: TransferList, source: PostError) -> Self {
+    pub(crate) fn new(list: TransferList, source: PostError) -> Self {
         Self { list, source }
     }
 }
