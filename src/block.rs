@@ -41,6 +41,9 @@ const UNIT: u64 = 4096;
 /// Bytes that are allocated with one call.
 const STEP: u64 = 8 << 20;
 
+/// How often a seal is tried. The kernel itself waits for some 0.1 s each time for pages that are in use.
+const SEAL_TRIES: u32 = 20;
+
 /// Bytes of the file of a block of `len` bytes. Where that is no number, the one that no file can have.
 pub(crate) fn file_len(len: u64) -> u64 {
     len.max(1).checked_next_multiple_of(UNIT).unwrap_or(u64::MAX)
@@ -139,11 +142,23 @@ impl Block {
         let mark = memory.mark;
         // The kernel refuses the seal as long as somebody could write through a mapping.
         drop(memory);
-        match fcntl_add_seals(&memfd, SEALS) {
+        match add_seals(memfd.as_fd()) {
             Ok(()) => Ok(memfd),
             Err(errno) => Err(Unsealed { block: Self::map(memfd, len, mark).ok(), errno }),
         }
     }
+}
+
+/// Nobody maps the file, but the kernel may hold pages of it while it moves them in memory (compaction):
+/// on a busy machine for longer than it waits for itself. See `memfd_wait_for_pins` in mm/memfd.c.
+fn add_seals(memfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    for _ in 1..SEAL_TRIES {
+        match fcntl_add_seals(memfd, SEALS) {
+            Err(Errno::BUSY) => {}
+            result => return result,
+        }
+    }
+    fcntl_add_seals(memfd, SEALS)
 }
 
 /// The mapping of a block.

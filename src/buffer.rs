@@ -307,7 +307,7 @@ pub enum BufferError {
         source: io::Error,
     },
     /// The kernel did not make it read-only: something outside this library still maps or uses its memory
-    /// (`EBUSY`), or memory has run out.
+    /// (`EBUSY`, after some two seconds), or memory has run out.
     #[error(
         "cannot seal a buffer of {len} bytes ({source}): end whatever else uses its memory, or free \
          memory"

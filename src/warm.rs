@@ -22,6 +22,7 @@
 //!   not trust it maps nothing, but has the kernel copy the payload.
 #![allow(unsafe_code)]
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -31,7 +32,6 @@ use rustix::io::{Errno, pread};
 
 use crate::fork::Mark;
 use crate::memfd;
-use crate::packet::errno;
 use crate::segment::SegmentId;
 use crate::sync::AtomicU32;
 use crate::turn::{self, Claimed};
@@ -54,10 +54,7 @@ struct Shared {
 impl Shared {
     fn map(memfd: BorrowedFd<'_>, len: u64) -> Result<Self, Errno> {
         let len = usize::try_from(len).map_err(|_| Errno::OVERFLOW)?;
-        let map = MmapOptions::new()
-            .len(len)
-            .map_raw(&memfd)
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+        let map = MmapOptions::new().len(len).map_raw(&memfd).map_err(errno_of)?;
         Ok(Self { map })
     }
 
@@ -98,7 +95,7 @@ impl Block {
         fcntl_add_seals(&memfd, SEALS)?;
         let file = fstat(&memfd)?.st_ino;
         let shared = Shared::map(memfd.as_fd(), len)?;
-        let mark = Mark::here().map_err(errno)?;
+        let mark = Mark::here().map_err(errno_of)?;
         let block = Self { shared, memfd, file, is_kept: false, mark };
         block.allocate()?;
         Ok(block)
@@ -262,4 +259,8 @@ impl Reading {
         // TRIMMING nobody has. It then reads as zeros. If it is refused, the memory stays warm.
         let _ = unsafe { shared.map.unchecked_advise_range(UncheckedAdvice::Remove, from, len) };
     }
+}
+
+fn errno_of(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::NOMEM)
 }

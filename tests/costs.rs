@@ -6,7 +6,7 @@ mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
@@ -218,10 +218,10 @@ fn wait_for_any() -> Option<(i32, i32)> {
 
 #[derive(Default)]
 struct Tracer {
-    /// The process of each thread.
-    process: BTreeMap<i32, String>,
-    /// Processes that have come to their first mark: whether the second is still to come.
-    counting: BTreeMap<String, bool>,
+    seen: BTreeSet<i32>,
+    /// Threads that have come to their first mark: whether the second is still to come. (The others of a process are
+    /// the test harness's, which come to their rest when they may.)
+    counting: BTreeMap<i32, bool>,
     calls: BTreeMap<String, u64>,
     first_mark: Option<Instant>,
     last_mark: Option<Instant>,
@@ -230,9 +230,8 @@ struct Tracer {
 impl Tracer {
     fn stopped(&mut self, thread: i32, status: i32) {
         let signal = libc::WSTOPSIG(status);
-        let fresh = !self.process.contains_key(&thread);
+        let fresh = self.seen.insert(thread);
         if fresh {
-            self.process.insert(thread, process_of(thread));
             let options = libc::PTRACE_O_TRACESYSGOOD
                 | libc::PTRACE_O_TRACECLONE
                 | libc::PTRACE_O_TRACEFORK
@@ -257,24 +256,16 @@ impl Tracer {
         let len = size_of::<CallInfo>();
         // SAFETY: the kernel writes at most `len` bytes, and all of them are plain numbers.
         unsafe { libc::ptrace(GET_SYSCALL_INFO, thread, len, &raw mut info) };
-        let process = &self.process[&thread];
         if info.op != OP_ENTRY {
         } else if info.call as i64 == libc::SYS_prctl && info.args[0] as u32 == MARK as u32 {
-            let more = self.counting.entry(process.clone()).or_insert(false);
+            let more = self.counting.entry(thread).or_insert(false);
             *more = !*more;
             self.last_mark = Some(Instant::now());
             self.first_mark = self.first_mark.or(self.last_mark);
-        } else if self.counting.get(process) == Some(&true) {
+        } else if self.counting.get(&thread) == Some(&true) {
             *self.calls.entry(name_of(info.call)).or_default() += 1;
         }
     }
-}
-
-fn process_of(thread: i32) -> String {
-    let status =
-        std::fs::read_to_string(format!("/proc/{thread}/status")).expect("a stopped thread");
-    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    line.expect("its process").trim().into()
 }
 
 // ---- allocations ----

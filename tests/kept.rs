@@ -103,12 +103,17 @@ alone!(who_is_not_trusted_gets_a_fresh_one_each_time, || {
     }
 });
 
-alone!(what_is_kept_goes_when_it_is_not_used, || {
-    raise_descriptor_limit();
+/// A channel that has its lane already, which stays: from then on only blocks take and free descriptors.
+fn open_with_lane() -> (MessagePort, MessagePort) {
     let (port1, port2) = open(OPTIONS);
-    // The lane stays.
     port1.post_bytes_with(b"", Buffer::new(1).unwrap()).unwrap();
     drop(port2.recv().unwrap().take_buffer().unwrap());
+    (port1, port2)
+}
+
+alone!(what_is_kept_goes_when_it_is_not_used, || {
+    raise_descriptor_limit();
+    let (port1, port2) = open_with_lane();
     let before = count_descriptors();
     warm_up(&port1, &port2);
     let kept = count_descriptors();
@@ -127,9 +132,7 @@ alone!(what_is_kept_goes_when_it_is_not_used, || {
 
 alone!(a_block_that_was_not_sent_after_all_can_be_forgotten, || {
     raise_descriptor_limit();
-    let (port1, port2) = open(OPTIONS);
-    port1.post_bytes_with(b"", Buffer::new(1).unwrap()).unwrap();
-    drop(port2.recv().unwrap().take_buffer().unwrap());
+    let (port1, port2) = open_with_lane();
     let before = count_descriptors();
     warm_up(&port1, &port2);
     let kept = count_descriptors() - before;

@@ -264,8 +264,6 @@ impl Receiver {
     fn settle(&self) -> Result<(), Errno> {
         self.queue().release_all();
         self.leave_rings();
-        // What is not needed need not go along.
-        self.beyond().kept().trim();
         if self.parcels().is_behind() {
             // What was never sent, whoever adopts the port finds out.
             if let Err(NotHere::Refused(errno)) = self.parcels().let_all_go(&|| self.find_lanes()) {
@@ -278,6 +276,8 @@ impl Receiver {
         }
         self.give_back();
         self.account_for(self.beyond().forgotten(self.queue()));
+        // What is not needed need not go along.
+        self.beyond().kept().trim();
         Ok(())
     }
 }
