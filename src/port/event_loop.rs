@@ -270,7 +270,8 @@ impl<'h> EventLoop<'h> {
         Ok(!has_more && self.set.arm()?)
     }
 
-    /// Ends the run from which this is called; if there is none, the next one ends at once.
+    /// Ends the run from which this is called (the innermost, if runs are nested); if there is none, the next one ends at
+    /// once.
     pub fn stop(&mut self) {
         self.ports.is_stopped = true;
     }
@@ -355,10 +356,12 @@ impl<'h> EventLoop<'h> {
     fn end(&mut self, port: PortId, reason: CloseReason, is_closed_here: bool) {
         let Some(entry) = self.ports.get(port) else { return };
         if entry.on_close.is_some() || entry.listens() || is_closed_here {
+            let on_close = entry.on_close.take();
             let entry = self.ports.remove(port);
-            let on_close = entry.and_then(|entry| entry.on_close).filter(|_| !is_closed_here);
-            if let Some(on_close) = on_close {
-                self.guard(|events| on_close(events, reason));
+            self.ports.let_go(entry);
+            match on_close {
+                Some(on_close) if !is_closed_here => self.guard(|events| on_close(events, reason)),
+                untold => self.ports.let_go(untold),
             }
         } else {
             entry.ended = Some(reason);
@@ -398,7 +401,11 @@ impl<'h> EventLoop<'h> {
 
     /// Runs what a user has given. If it panics, that is all.
     fn guard(&mut self, work: impl FnOnce(&mut Self)) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) {
+        // It may run the loop: what is to end this run is not for that one.
+        let is_stopped = std::mem::take(&mut self.ports.is_stopped);
+        let done = catch_unwind(AssertUnwindSafe(|| work(self)));
+        self.ports.is_stopped |= is_stopped;
+        if let Err(panic) = done {
             self.ports.tell_panic(panic);
         }
     }
