@@ -60,6 +60,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
 
 impl<K> Member<K> {
     /// The next message, or the end; of one that is paused only the end, where nothing waits before it.
+    #[inline(always)]
     pub(super) fn try_next(&self, epoll: &OwnedFd, index: usize) -> Result<Message<'_>, RecvError> {
         if !self.is_paused.get() {
             return self.port.try_next();
