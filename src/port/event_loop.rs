@@ -242,7 +242,8 @@ impl<'h> EventLoop<'h> {
 
     /// For loops of other kinds: from now on the [descriptor](Self::as_fd) is readable when there is something to tell, or
     /// when a handle wants something. False if there is something already: then [`run_ready`](Self::run_ready) at once.
-    /// It stays readable until then. See [`PortSet::arm`], also for how long this takes.
+    /// It stays readable until then; after each `run_ready` the loop is to be armed anew, or what comes may not be told.
+    /// See [`PortSet::arm`], also for how long this takes.
     ///
     /// ```
     /// use rustix::event::{PollFd, PollFlags, poll};
