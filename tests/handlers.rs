@@ -303,6 +303,21 @@ conversation!(
     |port: MessagePort| post(&port, 0..20)
 );
 
+// A listener that puts another handler in the place of one whose turn has not come: that one hears this message.
+#[test]
+fn what_stands_in_for_another_has_its_turn() {
+    let heard = Heard::default();
+    let (mut events, port, peer) = listening();
+    post(&peer, 0..2);
+    events.listeners_of(port).once(|turn, message| {
+        heard.note("first", message);
+        turn.listeners().on_message(|_, message| heard.note("new", message));
+    });
+    events.listeners_of(port).on_message(|_, message| heard.note("old", message));
+    run_all(&mut events);
+    assert_eq!(heard.take(), [("first", 0), ("new", 0), ("new", 1)]);
+}
+
 // S-043: what a port's handlers hold is let go once, and none is called after that.
 #[test]
 fn handlers_go_with_their_port() {
@@ -380,6 +395,47 @@ fn a_panic_that_is_passed_on_ends_the_run() {
     assert!(!events.run_once().unwrap(), "what it had asked for is done: stop");
     assert!(events.run_once().unwrap());
     assert_eq!(heard.take(), [("handler", 1), ("handler", 2)]);
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("a bomb"));
+    }
+}
+
+// What a handler holds may panic, too, when it goes with its handler.
+#[test]
+fn what_panics_when_it_is_let_go_costs_nothing() {
+    let (heard, bombs) = (Heard::default(), Cell::new(0));
+    let mut events = EventLoop::new().unwrap();
+    events.on_panic(|_| bombs.set(bombs.get() + 1));
+    let MessageChannel { port1: peer, port2 } = MessageChannel::new().unwrap();
+    let port = events.insert(port2).unwrap();
+    post(&peer, 0..3);
+    let armed = |heard, which| {
+        let bomb = Bomb;
+        move |turn: &mut zeroport::Turn<'_, '_>, message: &Message<'_>| {
+            let (_bomb, heard): (_, &Heard) = (&bomb, heard);
+            heard.note(which, message);
+            turn.listeners().remove_on_message();
+        }
+    };
+    // One that removes itself, one that the end removes.
+    events.listeners_of(port).add(|_, message| heard.note("beside", message));
+    events.listeners_of(port).on_message(armed(&heard, "armed"));
+    run_all(&mut events);
+    assert_eq!(bombs.get(), 1);
+    let bomb = Bomb;
+    events.listeners_of(port).add(move |_, _| assert_eq!(size_of_val(&bomb), 0));
+    drop(peer);
+    events.run().unwrap();
+    assert!(events.is_empty());
+    assert_eq!(bombs.get(), 2);
+    let told = [("beside", 0), ("armed", 0), ("beside", 1), ("beside", 2)];
+    assert_eq!(heard.take(), told);
 }
 
 // S-027: posting on the own port, and closing it.
@@ -693,6 +749,87 @@ fn a_run_ends_without_ports_or_when_it_is_stopped() {
         }
         events.stop();
         events.run().unwrap();
+    });
+}
+
+// A run inside a run has ends of its own: what was asked for before it began is for the one around it.
+#[test]
+fn runs_inside_runs() {
+    with_watchdog(|| {
+        let heard = Heard::default();
+        let (mut events, port, peer) = listening();
+        let MessageChannel { port1: other_peer, port2: other } = MessageChannel::new().unwrap();
+        let other = events.insert(other).unwrap();
+        post(&peer, 0..3);
+        post(&other_peer, 10..12);
+        let heard_too = &heard;
+        events.listeners_of(port).on_message(move |turn, message| {
+            heard_too.note("outer", message);
+            turn.stop();
+            turn.later(move |events| {
+                events.listeners_of(other).on_message(move |turn, message| {
+                    heard_too.note("inner", message);
+                    turn.stop();
+                });
+                // Also that of the port whose handler has asked for it.
+                events.listeners_of(port).on_message(|turn, message| {
+                    heard_too.note("outer, inside", message);
+                    turn.close(turn.port());
+                });
+                events.run().unwrap();
+                events.listeners_of(other).pause();
+                heard_too.0.borrow_mut().push(("back", 0));
+            });
+        });
+        events.run().unwrap();
+        let told = heard.take();
+        assert_eq!(told.first(), Some(&("outer", 0)));
+        assert_eq!(told.last(), Some(&("back", 0)), "the stop was for the run around it");
+        assert!(told.contains(&("inner", 10)) && !told.contains(&("inner", 11)));
+        assert!(!told.contains(&("outer, inside", 2)));
+        // In the handler of an end.
+        let heard_too = &heard;
+        events.listeners_of(other).remove_on_message().on_close(move |events, _| {
+            let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+            let port = events.insert(port2).unwrap();
+            events.listeners_of(port).on_message(|_, message| heard_too.note("within", message));
+            post(&port1, 7..9);
+            drop(port1);
+            events.run().unwrap();
+            assert!(events.is_empty());
+        });
+        events.listeners_of(other).on_message(|_, message| heard.note("rest", message));
+        drop((peer, other_peer));
+        events.run().unwrap();
+        assert_eq!(heard.take(), [("rest", 11), ("within", 7), ("within", 8)]);
+    });
+}
+
+// A loop that is put in the place of another while that one runs.
+#[test]
+fn a_loop_is_let_go_from_inside() {
+    with_watchdog(|| {
+        let heard = Heard::default();
+        let (mut events, port, peer) = listening();
+        let MessageChannel { port1: other_peer, port2: other } = MessageChannel::new().unwrap();
+        post(&peer, 0..3);
+        post(&other_peer, 10..12);
+        drop(other_peer);
+        let (heard_too, other) = (&heard, Rc::new(Cell::new(Some(other))));
+        events.listeners_of(port).on_message(move |turn, message| {
+            heard_too.note("before", message);
+            let other = Rc::clone(&other);
+            turn.later(move |events| {
+                drop(std::mem::replace(events, strict()));
+                let other = events.insert(other.take().unwrap()).unwrap();
+                events
+                    .listeners_of(other)
+                    .on_message(|_, message| heard_too.note("after", message));
+            });
+        });
+        events.run().unwrap();
+        assert_eq!(heard.take(), [("before", 0), ("after", 10), ("after", 11)]);
+        assert_eq!(peer.recv().unwrap_err(), RecvError::Closed(CloseReason::Closed));
     });
 }
 

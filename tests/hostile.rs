@@ -24,7 +24,9 @@ use rustix::fs::FallocateFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, send, sendmsg};
 use support::{Setup, alone, asleep, count_descriptors, in_all_ways, in_thread, with_watchdog};
 use zeroport::WaitStrategy::{Adaptive, Sleep, Spin};
-use zeroport::{CloseReason, MessageChannel, MessagePort, PeerState, PostError, RecvError};
+use zeroport::{
+    CloseReason, EventLoop, MessageChannel, MessagePort, PeerState, PostError, RecvError,
+};
 
 const CAPACITY: u64 = 4096;
 const SMALL: Setup = Setup::new().capacity(CAPACITY);
@@ -538,6 +540,126 @@ alone!(a_flood_of_bells_starves_nobody, || {
                     stop.store(true, Ordering::Relaxed);
                 });
             }
+        }
+    });
+});
+
+/// A loop in which one member echoes what its other end posts, beside the victims.
+fn beside(victims: Vec<MessagePort>, body: impl FnOnce(&mut EventLoop<'_>, &MessagePort)) {
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    let mut events = EventLoop::new().unwrap();
+    events.on_panic(|panic| std::panic::resume_unwind(panic));
+    let echo = events.insert(port2).unwrap();
+    events.listeners_of(echo).on_message(|turn, message| {
+        turn.sender().post_bytes(message.bytes()).unwrap();
+    });
+    for victim in victims {
+        let victim = events.insert(victim).unwrap();
+        events.listeners_of(victim).on_message(|_, _| panic!("a message"));
+    }
+    body(&mut events, &port1);
+}
+
+fn expect_echoes(events: &mut EventLoop<'_>, port: &MessagePort) {
+    for n in 0..50u64 {
+        port.post_bytes(&n.to_ne_bytes()).unwrap();
+        loop {
+            events.run_once().unwrap();
+            match port.try_recv() {
+                Ok(message) => break assert_eq!(message.bytes(), n.to_ne_bytes()),
+                Err(empty) => assert_eq!(empty, RecvError::Empty),
+            }
+        }
+    }
+}
+
+/// The loop waits so long, and sleeps meanwhile.
+fn expect_idle(events: &mut EventLoop<'_>) {
+    let (deadline, sleeps) = (Instant::now() + Duration::from_millis(100), events.sleeps());
+    assert!(events.run_until(deadline).unwrap());
+    assert!(Instant::now() >= deadline);
+    assert!(events.sleeps() - sleeps <= 3, "{} sleeps", events.sleeps() - sleeps);
+}
+
+// Members of a loop whose lines never fall silent: the others are served, waits end in time, and then it is quiet.
+alone!(a_flood_of_bells_starves_no_loop, || {
+    with_watchdog(|| {
+        for packet in [&[][..], &[1]] {
+            let channels = [(); 3].map(|()| Channel::open(SMALL));
+            let (mut victims, mut lines, mut others) = (Vec::new(), Vec::new(), Vec::new());
+            for Channel { victim, hostile, line, .. } in channels {
+                victims.push(victim);
+                lines.push(line);
+                others.push(hostile);
+            }
+            beside(victims, |events, port| {
+                let stop = AtomicBool::new(false);
+                std::thread::scope(|scope| {
+                    for line in &lines {
+                        let stop = &stop;
+                        scope.spawn(move || {
+                            while !stop.load(Ordering::Relaxed) {
+                                let _ =
+                                    send(line, packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+                            }
+                        });
+                    }
+                    expect_echoes(events, port);
+                    let deadline = Instant::now() + Duration::from_millis(20);
+                    assert!(events.run_until(deadline).unwrap());
+                    assert!(Instant::now() < deadline + Duration::from_secs(10));
+                    stop.store(true, Ordering::Relaxed);
+                });
+                // What lies on the lines by now is taken.
+                for _ in 0..1000 {
+                    events.run_ready().unwrap();
+                }
+                expect_idle(events);
+                expect_echoes(events, port);
+            });
+        }
+    });
+});
+
+// Members whose rings are broken, or whose lines are hung up half-way: each ends once, and the others go on.
+alone!(broken_members_end_and_the_loop_goes_on, || {
+    with_watchdog(|| {
+        for is_listened_to in [true, false] {
+            let broken = Channel::open(SMALL);
+            let silent = Channel::open(SMALL);
+            let Channel { victim: broken_victim, hostile, segment, line, .. } = broken;
+            let ends = std::cell::RefCell::new(Vec::new());
+            let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+            let mut events = EventLoop::new().unwrap();
+            events.on_panic(|panic| std::panic::resume_unwind(panic));
+            let echo = events.insert(port2).unwrap();
+            events.listeners_of(echo).on_message(|turn, message| {
+                turn.sender().post_bytes(message.bytes()).unwrap();
+            });
+            for victim in [broken_victim, silent.victim] {
+                let port = events.insert(victim).unwrap();
+                let ends = &ends;
+                let mut listeners = events.listeners_of(port);
+                listeners.on_close(move |_, reason| ends.borrow_mut().push(reason));
+                if is_listened_to {
+                    listeners.on_message(|_, _| panic!("a message"));
+                }
+            }
+            expect_idle(&mut events);
+            segment.write_all_at(&u64::MAX.to_le_bytes(), RING).unwrap();
+            send(&line, &[0], SendFlags::NOSIGNAL).unwrap();
+            rustix::net::shutdown(&silent.line, Shutdown::Write).unwrap();
+            while ends.borrow().len() < 2 {
+                events.run_once().unwrap();
+            }
+            expect_idle(&mut events);
+            ends.borrow_mut().sort_by_key(|reason| reason.to_string());
+            let mut expected = vec![CloseReason::Violated, CloseReason::PeerDied];
+            expected.sort_by_key(|reason: &CloseReason| reason.to_string());
+            assert_eq!(*ends.borrow(), expected);
+            expect_echoes(&mut events, &port1);
+            assert_eq!(events.len(), 1);
+            drop((hostile, silent.hostile));
         }
     });
 });

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
 use support::{Setup, conversation, doomed, wait_until, with_watchdog};
-use zeroport::{CloseReason, Event, MessageChannel, MessagePort, PeerState, PortSet, WaitStrategy};
+use zeroport::{
+    CloseReason, Event, MessageChannel, MessagePort, PeerState, PortSet, RecvError, WaitStrategy,
+};
 
 /// Two ends of a channel, of which the set has one.
 fn member(set: &mut PortSet<u64>, key: u64) -> MessagePort {
@@ -151,20 +153,54 @@ fn is_told_within(set: &mut PortSet<u64>, time: Duration) -> bool {
     set.wait_timeout(time).unwrap().next().is_some()
 }
 
-// A closer is a hard stop, also where messages wait.
+// S-043: a closer is a hard stop, also where messages wait, and also when the line has said its last already.
 #[test]
 fn a_paused_port_that_is_closed_here_says_so() {
-    let mut set = PortSet::new().unwrap();
-    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
-    let closer = port2.closer();
-    set.insert(1, port2).unwrap();
-    set.pause(&1);
-    port1.post_pod(&1u64).unwrap();
-    assert_eq!(told(&mut set), []);
-    assert!(set.arm().unwrap());
-    closer.close();
-    assert_eq!(told(&mut set), [Err(CloseReason::Closed)]);
-    expect_idle(&mut set);
+    for has_hung_up in [false, true] {
+        let mut set = PortSet::new().unwrap();
+        let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+        let closer = port2.closer();
+        set.insert(1, port2).unwrap();
+        set.pause(&1);
+        // S-053: what waits goes with it.
+        let MessageChannel { port1: inner, port2: gift } = MessageChannel::new().unwrap();
+        port1.post_pod_with(&1u64, gift).unwrap();
+        assert_eq!(told(&mut set), []);
+        if has_hung_up {
+            port1.close();
+            expect_idle(&mut set);
+        }
+        assert!(set.arm().unwrap());
+        closer.close();
+        assert_eq!(told(&mut set), [Err(CloseReason::Closed)]);
+        expect_idle(&mut set);
+        assert!(set.is_empty());
+        assert_eq!(inner.recv().unwrap_err(), RecvError::Closed(CloseReason::Lost));
+    }
+}
+
+// Nothing of it can be told, so nobody spins for it.
+#[test]
+fn nobody_spins_for_a_paused_port() {
+    with_watchdog(|| {
+        let mut set = PortSet::new().unwrap();
+        set.set_wait_strategy(WaitStrategy::Spin);
+        let port = member(&mut set, 1);
+        port.post_pod(&1u64).unwrap();
+        assert_eq!(told(&mut set), [Ok(1)]);
+        set.pause(&1);
+        expect_idle(&mut set);
+        // Nor when a message comes while the set spins for another one.
+        let other = member(&mut set, 2);
+        other.post_pod(&2u64).unwrap();
+        assert_eq!(told(&mut set), [Ok(2)]);
+        port.post_pod(&3u64).unwrap();
+        let handle = set.handle();
+        let pausing = std::thread::spawn(move || handle.pause(2));
+        assert!(set.wait_timeout(Duration::from_millis(20)).unwrap().next().is_none());
+        pausing.join().unwrap();
+        expect_idle(&mut set);
+    });
 }
 
 #[test]

@@ -190,6 +190,8 @@ impl Endpoint {
             if let Some(line) = self.line.upgrade() {
                 line.hang_up();
             }
+            // A line that the other end has hung up says nothing more.
+            self.call_listener();
         };
         self.tenure.close(&self.ends, &self.own().epoch, violated, barrier, hang_up);
     }
@@ -244,14 +246,19 @@ impl Endpoint {
 
     /// Wakes a half that sleeps on the line, without the line.
     pub(super) fn kick(&self, half: Half) {
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Half::Receiver, Some((bell, index))) = (half, &*listener) {
-            return bell.call(*index);
+        if half == Half::Receiver && self.call_listener() {
+            return;
         }
         if let Some(kick) = self.kick_of(half) {
             // Fails only when the counter is full: then it is readable anyway.
             let _ = rustix::io::write(kick, &1u64.to_ne_bytes());
         }
+    }
+
+    /// Has the set, if there is one, look at the receiving half.
+    fn call_listener(&self) -> bool {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        listener.as_ref().map(|(bell, index)| bell.call(*index)).is_some()
     }
 
     /// Takes the kicks that were meant for this half.

@@ -242,7 +242,8 @@ impl<'h> EventLoop<'h> {
 
     /// For loops of other kinds: from now on the [descriptor](Self::as_fd) is readable when there is something to tell, or
     /// when a handle wants something. False if there is something already: then [`run_ready`](Self::run_ready) at once.
-    /// It stays readable until then. See [`PortSet::arm`], also for how long this takes.
+    /// It stays readable until then; after each `run_ready` the loop is to be armed anew, or what comes may not be told.
+    /// See [`PortSet::arm`], also for how long this takes.
     ///
     /// ```
     /// use rustix::event::{PollFd, PollFlags, poll};
@@ -270,7 +271,8 @@ impl<'h> EventLoop<'h> {
         Ok(!has_more && self.set.arm()?)
     }
 
-    /// Ends the run from which this is called; if there is none, the next one ends at once.
+    /// Ends the run from which this is called (the innermost, if runs are nested); if there is none, the next one ends at
+    /// once.
     pub fn stop(&mut self) {
         self.ports.is_stopped = true;
     }
@@ -321,29 +323,31 @@ impl<'h> EventLoop<'h> {
         }
     }
 
-    /// Tells one thing.
+    /// Tells one thing. (A message is told where it was found: to move one takes longer than to find it.)
     fn tell_next(&mut self, progress: &mut Progress) -> Option<Told> {
-        let (port, reason, is_closed_here) = {
-            let mut events = self.set.events_from(*progress);
-            let told = events.next();
-            let lookup = events.lookup;
-            *progress = events.progress;
-            let (port, event) = told?;
-            match event {
-                Event::Message(sender, message) => {
-                    Turn::new(port, sender, lookup, &mut self.ports).tell(&message);
+        let mut events = self.set.events_from(*progress);
+        let (port, reason, is_closed_here) = loop {
+            let (index, member) = events.first()?;
+            let (port, sender) = (member.key, &member.port.sender);
+            let event = match member.try_next(events.epoll, index) {
+                Ok(ref message) => {
+                    events.note_message(member);
+                    *progress = events.progress;
+                    Turn::new(port, sender, events.lookup, &mut self.ports).tell(message);
                     return Some(Told::Something);
                 }
-                Event::Failed(sender, failed) => {
-                    Turn::new(port, sender, lookup, &mut self.ports).tell_failure(failed);
+                Err(failed) => events.note_failure(index, member, failed),
+            };
+            *progress = events.progress;
+            match event {
+                Some(Event::Failed(sender, failed)) => {
+                    Turn::new(port, sender, events.lookup, &mut self.ports).tell_failure(failed);
                     return Some(Told::Failure);
                 }
-                Event::Closed(reason) => {
-                    let member = lookup.find(&port);
-                    (port, reason, member.is_some_and(|it| it.port.endpoint().is_closed_here()))
+                Some(Event::Closed(reason)) => {
+                    break (port, reason, member.port.endpoint().is_closed_here());
                 }
-                // Only handles of the set ask for such.
-                Event::Removed(_) | Event::Refused(_) => return Some(Told::Something),
+                _ => {}
             }
         };
         // Who broke the protocol was not closed by us, though we closed this end.
@@ -355,10 +359,12 @@ impl<'h> EventLoop<'h> {
     fn end(&mut self, port: PortId, reason: CloseReason, is_closed_here: bool) {
         let Some(entry) = self.ports.get(port) else { return };
         if entry.on_close.is_some() || entry.listens() || is_closed_here {
+            let on_close = entry.on_close.take();
             let entry = self.ports.remove(port);
-            let on_close = entry.and_then(|entry| entry.on_close).filter(|_| !is_closed_here);
-            if let Some(on_close) = on_close {
-                self.guard(|events| on_close(events, reason));
+            self.ports.let_go(entry);
+            match on_close {
+                Some(on_close) if !is_closed_here => self.guard(|events| on_close(events, reason)),
+                untold => self.ports.let_go(untold),
             }
         } else {
             entry.ended = Some(reason);
@@ -398,7 +404,11 @@ impl<'h> EventLoop<'h> {
 
     /// Runs what a user has given. If it panics, that is all.
     fn guard(&mut self, work: impl FnOnce(&mut Self)) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) {
+        // It may run the loop: what is to end this run is not for that one.
+        let is_stopped = std::mem::take(&mut self.ports.is_stopped);
+        let done = catch_unwind(AssertUnwindSafe(|| work(self)));
+        self.ports.is_stopped |= is_stopped;
+        if let Err(panic) = done {
             self.ports.tell_panic(panic);
         }
     }

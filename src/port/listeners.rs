@@ -27,8 +27,9 @@ pub enum MessageError {
 
 /// Who listens to one port of an [`EventLoop`](crate::EventLoop).
 ///
-/// What is said of it here holds from the next message on, also for a handler that changes itself. Listeners are called
-/// in the order in which they came; each hears every message. While nobody listens, messages wait.
+/// Listeners are called in the order in which they came; each hears every message. While nobody listens, messages wait.
+/// While a message is told: who is added hears the next one; who is removed hears nothing more; a handler that is set in
+/// the place of another hears what that one has not heard yet.
 ///
 /// Of a port that was closed, has ended or was removed, nothing is left to listen to: then none of this does anything.
 ///

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slab::Slab;
 
@@ -183,10 +184,10 @@ impl<'h> Ports<'h> {
 
     /// Unless it was removed or replaced meanwhile.
     pub(super) fn put_back(&mut self, port: PortId, id: u64, hear: Hear<'h>) {
-        if let Some(entry) = self.find(port)
-            && let Some(listener) = entry.find(ListenerId(id))
-        {
-            listener.hear.get_or_insert(hear);
+        let entry = self.find(port);
+        match entry.and_then(|entry| entry.find(ListenerId(id))) {
+            Some(listener) if listener.hear.is_none() => listener.hear = Some(hear),
+            _ => self.let_go(hear),
         }
     }
 
@@ -195,10 +196,16 @@ impl<'h> Ports<'h> {
     }
 
     pub(super) fn put_error_handler_back(&mut self, port: PortId, hear: HearError<'h>) {
-        if let Some(entry) = self.find(port)
-            && let Some(handler) = &mut entry.on_error
-        {
-            handler.get_or_insert(hear);
+        match self.find(port).and_then(|entry| entry.on_error.as_mut()) {
+            Some(handler) if handler.is_none() => *handler = Some(hear),
+            _ => self.let_go(hear),
+        }
+    }
+
+    /// Drops what a user has given. What it holds may panic then: as if its handler did.
+    pub(super) fn let_go<T>(&mut self, given: T) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(given))) {
+            self.tell_panic(panic);
         }
     }
 

@@ -383,12 +383,9 @@ impl MessagePort {
     }
 
     /// As [`try_recv`](Self::try_recv), for a set, which watches the line itself.
+    #[inline(always)]
     pub(super) fn try_next(&self) -> Result<Message<'_>, RecvError> {
-        let received = self.receiver.try_next();
-        if received.is_err() {
-            self.after_failure();
-        }
-        received
+        self.receiver.try_next().inspect_err(|_| self.after_failure())
     }
 
     /// The end, if no message waits before it; for a set that does not want the messages.

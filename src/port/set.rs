@@ -161,7 +161,9 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
         self.let_ended_go();
         let index = self.places.remove(key)?;
         let member = self.members.try_remove(index)?;
-        self.ready.retain(|ready| *ready != index);
+        if member.is(State::Ready) {
+            self.ready.retain(|ready| *ready != index);
+        }
         self.unlist(&member, index);
         if self.shared.is_original() {
             if member.is(State::Asleep) {
@@ -233,8 +235,8 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
 
     /// Chooses how the set waits. (How its ports wait for room stays as it is.)
     ///
-    /// It spins only over ports that were active in the last few waits. When there is none it sleeps, also if it was
-    /// told to [spin](WaitStrategy::Spin).
+    /// It spins only over ports that were active in the last few waits and are not
+    /// [paused](Self::pause). When there is none it sleeps, also if it was told to [spin](WaitStrategy::Spin).
     pub fn set_wait_strategy(&self, strategy: WaitStrategy) {
         self.spin.set_strategy(strategy);
     }

@@ -243,7 +243,55 @@ pub(super) struct Progress {
     pub(super) left: usize,
 }
 
-impl<K> Events<'_, K> {
+impl<'s, K> Events<'s, K> {
+    /// The first member that has its turn.
+    pub(super) fn first(&mut self) -> Option<(usize, &'s Member<K>)> {
+        while self.progress.turn > 0 {
+            let index = *self.ready.front()?;
+            if let Some(member) = self.lookup.members.get(index) {
+                return Some((index, member));
+            }
+            self.next_member();
+        }
+        None
+    }
+
+    /// The first member has given a message.
+    pub(super) fn note_message(&mut self, member: &Member<K>) {
+        member.active_at.set(self.now);
+        self.progress.left -= 1;
+        if self.progress.left == 0 {
+            self.next_member_for_now();
+        }
+    }
+
+    /// The first member has given none. What there is to tell instead.
+    pub(super) fn note_failure(
+        &mut self,
+        index: usize,
+        member: &'s Member<K>,
+        failed: RecvError,
+    ) -> Option<Event<'s>> {
+        match failed {
+            RecvError::Empty => {
+                self.next_member();
+                member.keep_warm(index, self.warm);
+                None
+            }
+            RecvError::Closed(reason) => {
+                self.next_member();
+                member.state.set(State::Over);
+                member.forget(self.epoll);
+                self.over.push(index);
+                Some(Event::Closed(reason))
+            }
+            failed => {
+                self.next_member_for_now();
+                Some(Event::Failed(&member.port.sender, failed))
+            }
+        }
+    }
+
     /// Ends the turn of the first member.
     fn next_member(&mut self) -> Option<usize> {
         self.progress = Progress { turn: self.progress.turn - 1, left: self.batch };
@@ -260,40 +308,22 @@ impl<K> Events<'_, K> {
 impl<'s, K: Clone> Iterator for Events<'s, K> {
     type Item = (K, Event<'s>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if let Some((key, answer)) = self.answers.pop_front() {
             return Some((key, answer.into()));
         }
-        while self.progress.turn > 0 {
-            let index = *self.ready.front()?;
-            let Some(member) = self.lookup.members.get(index) else {
-                self.next_member();
-                continue;
-            };
+        while let Some((index, member)) = self.first() {
             let key = || member.key.clone();
             match member.try_next(self.epoll, index) {
                 Ok(message) => {
-                    member.active_at.set(self.now);
-                    self.progress.left -= 1;
-                    if self.progress.left == 0 {
-                        self.next_member_for_now();
-                    }
+                    self.note_message(member);
                     return Some((key(), Event::Message(&member.port.sender, message)));
                 }
-                Err(RecvError::Empty) => {
-                    self.next_member();
-                    member.keep_warm(index, self.warm);
-                }
-                Err(RecvError::Closed(reason)) => {
-                    self.next_member();
-                    member.state.set(State::Over);
-                    member.forget(self.epoll);
-                    self.over.push(index);
-                    return Some((key(), Event::Closed(reason)));
-                }
                 Err(failed) => {
-                    self.next_member_for_now();
-                    return Some((key(), Event::Failed(&member.port.sender, failed)));
+                    if let Some(event) = self.note_failure(index, member, failed) {
+                        return Some((key(), event));
+                    }
                 }
             }
         }

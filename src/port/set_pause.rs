@@ -18,9 +18,9 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     /// Stops listening to a port, until it is [resumed](Self::resume): its messages wait, in their order, and nothing is
     /// told of them. False if there is no such port. Never waits.
     ///
-    /// Its end is told all the same where no message waits before it. A paused port costs no processor time, also while
-    /// messages wait and after its other end has hung up. One that is paused and closed by a
-    /// [`Closer`](crate::Closer) may be told of only when it is resumed.
+    /// Its end is told all the same where no message waits before it, and so is a [`Closer`](crate::Closer)'s close, which
+    /// drops what waits. A paused port costs no processor time, also while messages wait and after its other end has hung
+    /// up.
     ///
     /// ```
     /// use zeroport::{Event, MessageChannel, PortSet};
@@ -60,6 +60,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
 
 impl<K> Member<K> {
     /// The next message, or the end; of one that is paused only the end, where nothing waits before it.
+    #[inline(always)]
     pub(super) fn try_next(&self, epoll: &OwnedFd, index: usize) -> Result<Message<'_>, RecvError> {
         if !self.is_paused.get() {
             return self.port.try_next();

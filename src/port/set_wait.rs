@@ -91,7 +91,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
 
     /// Looks at warm members for a while. True if there is something to tell.
     pub(super) fn spin(&mut self, deadline: Option<Instant>) -> io::Result<bool> {
-        let patience = if self.warm.is_empty() { Patience::None } else { self.spin.patience() };
+        let patience = if self.pays_to_spin() { self.spin.patience() } else { Patience::None };
         if patience == Patience::None {
             return Ok(false);
         }
@@ -118,7 +118,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
             if self.has_news() {
                 return Ok(true);
             }
-            if is_past(deadline) {
+            if is_past(deadline) || !self.pays_to_spin() {
                 return Ok(false);
             }
             if let Patience::For(limit) = patience
@@ -128,6 +128,12 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
                 return Ok(false);
             }
         }
+    }
+
+    /// Whether there is a warm member whose messages can be told.
+    fn pays_to_spin(&self) -> bool {
+        let mut warm = self.warm.iter().filter_map(|index| self.members.get(*index));
+        warm.any(|member| !member.is_paused.get())
     }
 
     /// Has all that are warm lie down, looks once more, and sleeps. True if there is something to tell.
