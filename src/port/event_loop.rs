@@ -138,6 +138,8 @@ impl<'h> EventLoop<'h> {
 
     /// Who listens to a port.
     pub fn listeners_of(&mut self, port: PortId) -> Listeners<'_, 'h> {
+        // They may be set, or started, by who has armed the loop.
+        self.set.speak_up();
         Listeners::new(port, &mut self.ports)
     }
 
@@ -242,7 +244,8 @@ impl<'h> EventLoop<'h> {
 
     /// For loops of other kinds: from now on the [descriptor](Self::as_fd) is readable when there is something to tell, or
     /// when a handle wants something. False if there is something already: then [`run_ready`](Self::run_ready) at once.
-    /// It stays readable until then. See [`PortSet::arm`], also for how long this takes.
+    /// It stays readable until then, and becomes so when a port joins or [listeners](Self::listeners_of) are asked for. See
+    /// [`PortSet::arm`], also for how long this takes.
     ///
     /// ```
     /// use rustix::event::{PollFd, PollFlags, poll};

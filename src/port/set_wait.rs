@@ -63,6 +63,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
             return Err(Errno::BADF.into());
         }
         self.let_ended_go();
+        self.is_armed = false;
         self.waits += 1;
         Ok(())
     }
