@@ -295,6 +295,8 @@ impl<'h> EventLoop<'h> {
             }
             self.tell_late_ends();
             self.tell_all();
+            // There may be no other wait.
+            self.set.let_ended_go();
         }
         let is_stopped = std::mem::take(&mut self.ports.is_stopped) | self.shared.take_stop();
         Ok(!is_stopped && self.has_more())
