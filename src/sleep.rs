@@ -23,6 +23,16 @@ pub(crate) trait Bed {
     fn kick(&self, half: Half);
 }
 
+/// For many that go to sleep at once: all [take their promises back](Sleeper::must_demand), then comes one barrier for
+/// all of them. False if that cannot be had.
+pub(crate) fn take_back_all(
+    must_demand: impl Iterator<Item = bool>,
+    barrier: impl FnOnce() -> bool,
+) -> bool {
+    // All are counted: each has to take it back.
+    must_demand.filter(|must| *must).count() == 0 || barrier()
+}
+
 /// One half's way of sleeping.
 #[derive(Debug)]
 pub(crate) struct Sleeper {
