@@ -4,6 +4,7 @@
 //! that the steps are modelled as they are.
 
 use std::cell::Cell;
+use std::ops::BitOr;
 
 use crate::halves::{Asleep, Half};
 use crate::sync::AtomicU32;
@@ -29,8 +30,9 @@ pub(crate) fn take_back_all(
     must_demand: impl Iterator<Item = bool>,
     barrier: impl FnOnce() -> bool,
 ) -> bool {
-    // All are counted: each has to take it back.
-    must_demand.filter(|must| *must).count() == 0 || barrier()
+    // To the end of them: each has to take it back.
+    let streamed = must_demand.fold(false, BitOr::bitor);
+    if streamed { barrier() } else { true }
 }
 
 /// One half's way of sleeping.
