@@ -4,6 +4,7 @@
 //! that the steps are modelled as they are.
 
 use std::cell::Cell;
+use std::ops::BitOr;
 
 use crate::halves::{Asleep, Half};
 use crate::sync::AtomicU32;
@@ -21,6 +22,17 @@ pub(crate) trait Bed {
     fn clear(&self);
     /// Wakes the other half.
     fn kick(&self, half: Half);
+}
+
+/// For many that go to sleep at once: all [take their promises back](Sleeper::must_demand), then comes one barrier for
+/// all of them. False if that cannot be had.
+pub(crate) fn take_back_all(
+    must_demand: impl Iterator<Item = bool>,
+    barrier: impl FnOnce() -> bool,
+) -> bool {
+    // To the end of them: each has to take it back.
+    let streamed = must_demand.fold(false, BitOr::bitor);
+    if streamed { barrier() } else { true }
 }
 
 /// One half's way of sleeping.

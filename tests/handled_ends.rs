@@ -6,7 +6,10 @@ mod support;
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use support::{channels, conversation, doomed, in_all_ways, in_thread, with_watchdog};
+use support::{
+    alone, channels, conversation, count_descriptors, count_segment_mappings, doomed, in_all_ways,
+    in_thread, with_watchdog,
+};
 use zeroport::{
     CloseReason, EventLoop, MessageChannel, MessagePort, PeerState, PortId, RecvError, transfer,
 };
@@ -298,3 +301,19 @@ fn a_broadcaster_and_its_list() {
         assert!(list.borrow().is_empty());
     });
 }
+
+// S-118: what a port had goes with it, also when the loop has nothing more to do.
+alone!(nothing_stays_of_ports_whose_end_was_told, || {
+    let mut events = strict();
+    let before = (count_descriptors(), count_segment_mappings());
+    for _ in 0..3 {
+        let (ours, theirs) = channels(20);
+        for port in ours {
+            let port = events.insert(port).unwrap();
+            events.listeners_of(port).on_message(|_, _| panic!("nothing was posted"));
+        }
+        drop(theirs);
+        events.run().unwrap();
+        assert_eq!((count_descriptors(), count_segment_mappings()), before);
+    }
+});

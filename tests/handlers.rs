@@ -873,6 +873,32 @@ fn handles_reach_a_loop() {
     });
 }
 
+// S-047: also of what is asked for while the loop is armed.
+#[test]
+fn an_armed_loop_hears_who_listens_now() {
+    let told = Cell::new(0);
+    let mut events = strict();
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    port1.post_pod(&7u64).unwrap();
+    events.keep_running(true);
+    assert!(events.arm().unwrap() && !is_readable(&events));
+    let port = events.insert(port2).unwrap();
+    events.listeners_of(port).on_message(|_, message| told.set(told.get() + number(message)));
+    assert!(is_readable(&events));
+    events.run_ready().unwrap();
+    assert_eq!(told.get(), 7);
+
+    events.listeners_of(port).pause();
+    port1.post_pod(&8u64).unwrap();
+    events.run_ready().unwrap();
+    assert!(events.arm().unwrap() && !is_readable(&events));
+    events.listeners_of(port).start();
+    assert!(is_readable(&events));
+    events.run_ready().unwrap();
+    assert_eq!(told.get(), 15);
+    assert!(events.arm().unwrap() && !is_readable(&events));
+}
+
 // S-047: a descriptor for foreign loops, readable as long as there is something to tell.
 conversation!(
     the_descriptor_tells,

@@ -488,6 +488,28 @@ fn is_readable(set: &PortSet<u64>) -> bool {
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
 }
 
+// S-047: also of what joins while the set is armed, or goes on.
+#[test]
+fn what_joins_an_armed_set_is_told() {
+    let mut set = PortSet::new().unwrap();
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    port1.post_bytes(b"early").unwrap();
+    assert!(set.arm().unwrap() && !is_readable(&set));
+    set.insert(1, port2).unwrap();
+    assert!(is_readable(&set));
+    assert!(matches!(set.poll().unwrap().next(), Some((1, Event::Message(..)))));
+
+    assert!(set.pause(&1));
+    port1.post_bytes(b"while it was paused").unwrap();
+    assert!(set.poll().unwrap().next().is_none());
+    assert!(set.arm().unwrap() && !is_readable(&set));
+    assert!(set.resume(&1));
+    assert!(is_readable(&set));
+    assert!(matches!(set.poll().unwrap().next(), Some((1, Event::Message(..)))));
+    assert!(set.poll().unwrap().next().is_none());
+    assert!(set.arm().unwrap() && !is_readable(&set));
+}
+
 // S-047: for foreign loops.
 conversation!(
     the_descriptor_tells,

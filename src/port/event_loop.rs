@@ -138,6 +138,8 @@ impl<'h> EventLoop<'h> {
 
     /// Who listens to a port.
     pub fn listeners_of(&mut self, port: PortId) -> Listeners<'_, 'h> {
+        // They may be set, or started, by who has armed the loop.
+        self.set.speak_up();
         Listeners::new(port, &mut self.ports)
     }
 
@@ -242,8 +244,9 @@ impl<'h> EventLoop<'h> {
 
     /// For loops of other kinds: from now on the [descriptor](Self::as_fd) is readable when there is something to tell, or
     /// when a handle wants something. False if there is something already: then [`run_ready`](Self::run_ready) at once.
-    /// It stays readable until then; after each `run_ready` the loop is to be armed anew, or what comes may not be told.
-    /// See [`PortSet::arm`], also for how long this takes.
+    /// It stays readable until then, and becomes so when a port joins or [listeners](Self::listeners_of) are asked for.
+    /// After each `run_ready` the loop is to be armed anew, or what comes may not be told. See [`PortSet::arm`], also for how
+    /// long this takes.
     ///
     /// ```
     /// use rustix::event::{PollFd, PollFlags, poll};
@@ -294,6 +297,8 @@ impl<'h> EventLoop<'h> {
             }
             self.tell_late_ends();
             self.tell_all();
+            // There may be no other wait.
+            self.set.let_ended_go();
         }
         let is_stopped = std::mem::take(&mut self.ports.is_stopped) | self.shared.take_stop();
         Ok(!is_stopped && self.has_more())

@@ -92,6 +92,8 @@ pub struct PortSet<K> {
     batch: usize,
     /// Whether a handle has woken the set.
     is_woken: bool,
+    /// Whether somebody sleeps on the descriptor.
+    pub(super) is_armed: bool,
     /// Waits so far.
     pub(super) waits: u64,
     /// Turns since the kernel was last asked, and when that was.
@@ -125,6 +127,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
             spin: Spin::new(WaitStrategy::default()),
             batch: BATCH,
             is_woken: false,
+            is_armed: false,
             waits: 0,
             turns: 0,
             asked_at: Instant::now(),
@@ -153,6 +156,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
         entry.insert(Box::new(member));
         self.places.insert(key, index);
         self.ready.push_back(index);
+        self.speak_up();
         Ok(())
     }
 
@@ -285,7 +289,8 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
 
     /// Has all ports lie down, for loops of other kinds: from then on the [descriptor](AsFd::as_fd) of the set is
     /// readable when there is something to tell, or when a handle wants something. False if there is something already:
-    /// then [`poll`](Self::poll) at once. A set without ports can be armed for its handles.
+    /// then [`poll`](Self::poll) at once. A set without ports can be armed for its handles. What joins later, or is
+    /// resumed, makes the descriptor readable, too.
     ///
     /// Takes at most some milliseconds: one where the kernel refuses `membarrier(2)`, and one while a port holds
     /// something for which this process has no descriptor.
@@ -312,7 +317,15 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
     /// As [`wait`](Self::wait).
     pub fn arm(&mut self) -> io::Result<bool> {
         self.begin_wait()?;
-        Ok(!self.has_news() && self.try_rest())
+        self.is_armed = !self.has_news() && self.try_rest();
+        Ok(self.is_armed)
+    }
+
+    /// Called when there may be something to tell that did not come by a line or by a handle.
+    pub(super) fn speak_up(&mut self) {
+        if std::mem::take(&mut self.is_armed) {
+            self.shared.ring_bell();
+        }
     }
 
     /// Lets go of those whose end was told.

@@ -74,6 +74,12 @@ impl<K> Shared<K> {
         self.bell.eventfd.as_fd()
     }
 
+    pub(super) fn ring_bell(&self) {
+        if self.is_original() {
+            self.bell.ring();
+        }
+    }
+
     pub(super) fn listener(&self) -> Arc<Bell> {
         Arc::clone(&self.bell)
     }

@@ -54,7 +54,9 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
             member.state.set(State::Ready);
             self.ready.push_back(index);
         }
-        !member.is(State::Over)
+        let is_there = !member.is(State::Over);
+        self.speak_up();
+        is_there
     }
 }
 

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::barrier;
 use crate::line::{BLOCKED_WAIT, Heard};
+use crate::sleep::take_back_all;
 use crate::sync::spin_loop;
 
 use super::endpoint::UNFENCED_DELAY;
@@ -63,6 +64,7 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
             return Err(Errno::BADF.into());
         }
         self.let_ended_go();
+        self.is_armed = false;
         self.waits += 1;
         Ok(())
     }
@@ -179,9 +181,8 @@ impl<K: Clone + Eq + Hash> PortSet<K> {
 
     /// Takes back what tired members have promised if they stream: one barrier for all of them.
     fn demand(&self, since: u64) {
-        let streamed = self.tired(since).filter(|member| member.port.receiver.must_demand());
-        // All are counted: each has to take it back.
-        if streamed.count() > 0 && !barrier::demand() {
+        let streamed = self.tired(since).map(|member| member.port.receiver.must_demand());
+        if !take_back_all(streamed, barrier::demand) {
             // Longer than what they have stored, or posters have, may stay unseen.
             std::thread::sleep(UNFENCED_DELAY);
         }
