@@ -10,7 +10,7 @@ use crate::port::{
 };
 
 use super::NAMED;
-use super::envelope::{Kind, Written};
+use super::envelope::{Kind, Room};
 use super::payload::Payload;
 use super::reply::Reply;
 
@@ -86,11 +86,8 @@ impl Sender {
         patience: Patience,
         list: TransferList,
     ) -> Result<(), TransferError> {
-        match Written::new(kind, name, payload.tag()) {
-            Ok(envelope) => {
-                let heading = Heading { head: envelope.as_slice(), tag: NAMED };
-                payload.post(self, heading, patience, list)
-            }
+        match Room::new().write(kind, name, payload.tag()) {
+            Ok(head) => payload.post(self, Heading { head, tag: NAMED }, patience, list),
             Err(source) => Err(TransferError::new(list, source)),
         }
     }

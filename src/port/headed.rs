@@ -18,11 +18,17 @@ pub struct Heading<'a> {
     pub(crate) tag: u32,
 }
 
+impl Heading<'_> {
+    pub(crate) const fn none(tag: u32) -> Self {
+        Self { head: &[], tag }
+    }
+}
+
 /// No ring of a channel for replies is larger.
 const MAX_REPLY_CAPACITY: u64 = 64 << 10;
 
 impl Sender {
-    /// Posts bytes with a head before them.
+    /// Posts bytes with a head before them, and gives away what the list holds.
     pub(crate) fn post_headed(
         &self,
         heading: Heading<'_>,
@@ -30,6 +36,10 @@ impl Sender {
         patience: Patience,
         mut list: TransferList,
     ) -> Result<(), TransferError> {
+        if list.items().is_empty() {
+            let posted = self.post_raw_headed(heading, bytes, patience);
+            return posted.map_err(|source| TransferError::new(list, source));
+        }
         match self.check().and_then(|()| self.check_carrier(&mut list)) {
             Ok(()) => self.post_checked_headed(heading, bytes, patience, list),
             Err(source) => Err(TransferError::new(list, source)),
@@ -44,6 +54,9 @@ impl Sender {
         patience: Patience,
         mut list: TransferList,
     ) -> Result<(), TransferError> {
+        if list.items().is_empty() {
+            return self.post_headed(heading, bytes, patience, list);
+        }
         let Heading { head, tag } = heading;
         let before = if list.counts()[1] == 0 { 0 } else { OUTSIDE_LEN as usize };
         let len = before + head.len() + bytes.len();
@@ -61,13 +74,10 @@ impl Sender {
         let at = room.payload_offset() + before as u64;
         self.write(room.is_grown(), at, head);
         self.write(room.is_grown(), at + head.len() as u64, bytes);
-        if list.is_empty() {
-            let posted = self.publish(room, len, tag);
-            return posted.map_err(|source| TransferError::new(list, source));
-        }
         self.give_away(room, Content::plain(len, tag), patience, list, None)
     }
 
+    /// Posts what does not fit in the ring.
     fn post_large_headed(
         &self,
         heading: Heading<'_>,
@@ -77,6 +87,7 @@ impl Sender {
     ) -> Result<(), TransferError> {
         let Heading { head, tag } = heading;
         let len = head.len() + bytes.len();
+        // To find room for it, the queue may let a ring go: not while a part of it is lent out.
         let large = self.check_loan().and_then(|()| self.make_large(len as u64, patience));
         match large {
             Ok(mut large) => {
