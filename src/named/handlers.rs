@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{CloseReason, RecvError};
 use crate::port::{Message, MessagePort, Sender};
@@ -24,9 +25,18 @@ type List<'h, S> = Rc<[Rc<Handler<'h, S>>]>;
 /// A function that may be replaced while it is called.
 type Place<F> = RefCell<Option<Rc<RefCell<F>>>>;
 
-/// Names a handler of one registry.
+/// Names a handler. To another registry than its own it means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HandlerId(u64);
+
+impl HandlerId {
+    /// Another one than any in this process.
+    fn next() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        // Relaxed: only that each is another one.
+        Self(COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// Which messages a handler is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +58,6 @@ struct Table<'h, S> {
     /// By bytes: so a name that came needs not be text once more to be looked for.
     names: HashMap<Rc<[u8]>, List<'h, S>, BuildHasherDefault<NameHasher>>,
     name_of: HashMap<HandlerId, Rc<[u8]>>,
-    next_id: u64,
 }
 
 /// Eight bytes at a time. The names in a table are the program's own: nobody else can have them collide.
@@ -133,7 +142,7 @@ pub struct Handlers<'h, S = ()> {
 impl<'h, S> Handlers<'h, S> {
     /// No handlers.
     pub fn new() -> Self {
-        let table = Table { names: HashMap::default(), name_of: HashMap::new(), next_id: 0 };
+        let table = Table { names: HashMap::default(), name_of: HashMap::new() };
         Self {
             table: RefCell::new(table),
             on_unhandled: RefCell::default(),
@@ -284,8 +293,7 @@ impl<'h, S> Handlers<'h, S> {
 
     fn add(&self, name: &str, which: For, function: Function<'h, S>) -> HandlerId {
         let mut table = self.table.borrow_mut();
-        let id = HandlerId(table.next_id);
-        table.next_id += 1;
+        let id = HandlerId::next();
         let function = RefCell::new(function);
         let handler = Rc::new(Handler { id, which, is_off: Cell::new(false), function });
         let name = name.as_bytes();

@@ -194,7 +194,7 @@ impl MessagePort {
 
     /// Posts a request, and gives what its replies come on. It does not wait for them; only for room, as every post.
     ///
-    /// A fresh channel is made for each request, with the trust, the limits and at most the capacities of this port's
+    /// A fresh channel is made for each request, with the trust, and at most the limits and capacities, of this port's
     /// own. One end of it goes ahead of the list, and
     /// [`responder`](crate::NamedMessage::responder) is what the receiver has of it.
     ///

@@ -4,12 +4,13 @@
 //! The length of a head is a multiple of 16, so the payload behind it is aligned as it is without.
 
 use crate::error::{OpenError, PostError};
+use crate::layout::DEFAULT_LIMIT;
 use crate::record::OUTSIDE_LEN;
 use crate::ring::Content;
 
 use super::post::{Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
-use super::{ChannelOptions, MessageChannel, MessagePort};
+use super::{ChannelOptions, MessageChannel, MessagePort, Trust};
 
 /// What stands before a payload, and the tag of both together.
 #[derive(Clone, Copy, Debug)]
@@ -106,11 +107,14 @@ impl Sender {
         let endpoint = &self.hold().endpoint;
         let (shape, side) = (endpoint.segment().shape(), endpoint.side());
         let capacity = |bytes: u64| bytes.min(MAX_REPLY_CAPACITY);
+        // A stranger accepts so much, whatever this port has been given.
+        let is_trusted = endpoint.trust() == Trust::Trusted;
+        let limit = |bytes: u64| if is_trusted { bytes } else { bytes.min(DEFAULT_LIMIT) };
         let ours = (*side.of(&shape.capacity), *side.of(&shape.limit));
         let theirs = (*side.other().of(&shape.capacity), *side.other().of(&shape.limit));
         let options = ChannelOptions::new()
             .capacities(capacity(ours.0), capacity(theirs.0))
-            .limits(ours.1, theirs.1)
+            .limits(limit(ours.1), limit(theirs.1))
             .trust(endpoint.trust());
         options.open().map_err(|error| match error {
             OpenError::Os(error) => PostError::Os(error),
