@@ -88,23 +88,19 @@ impl Envelope {
     }
 
     /// Bytes before the value.
-    #[inline]
     fn len(&self) -> usize {
         HEADER_LEN + self.name_len.next_multiple_of(UNIT)
     }
 
-    #[inline]
     pub(super) fn name_bytes<'a>(&self, payload: &'a [u8]) -> &'a [u8] {
         payload.get(HEADER_LEN..HEADER_LEN + self.name_len).unwrap_or_default()
     }
 
     /// The name. (On a trusted port somebody could have changed it since it was checked: so that is done anew.)
-    #[inline]
     pub(crate) fn name<'a>(&self, payload: &'a [u8]) -> &'a str {
         str::from_utf8(self.name_bytes(payload)).unwrap_or_default()
     }
 
-    #[inline]
     pub(crate) fn value<'a>(&self, payload: &'a [u8]) -> &'a [u8] {
         payload.get(self.len()..).unwrap_or_default()
     }

@@ -185,7 +185,8 @@ impl<'h, S> Handlers<'h, S> {
     /// requester as [`ReplyError::Failed`](crate::ReplyError::Failed). For replies later, with ports or in a stream, use
     /// [`on`](Self::on) and [`responder`](NamedMessage::responder).
     ///
-    /// A request is replied to once, by the first who does.
+    /// A request is replied to once, by the first who does; of two such functions for one name, the later is called
+    /// only once the earlier is [off](Self::off).
     ///
     /// ```
     /// use zeroport::{AsPod, Handlers, MessageChannel, ReplyError, transfer};

@@ -84,7 +84,6 @@ impl<'p> NamedMessage<'p> {
     ///
     /// [`NamedError`] if the message is none with a name (see [`Message::is_named`]), or its envelope is broken. Then the
     /// message is dropped.
-    #[inline]
     pub fn open(message: Message<'p>) -> Result<Self, NamedError> {
         Self::read(Held::Own(message))
     }
@@ -97,12 +96,10 @@ impl<'p> NamedMessage<'p> {
     /// # Errors
     ///
     /// As [`open`](Self::open).
-    #[inline]
     pub fn of(message: &'p Message<'p>) -> Result<Self, NamedError> {
         Self::read(Held::Lent(message))
     }
 
-    #[inline]
     fn read(message: Held<'p>) -> Result<Self, NamedError> {
         if !message.is_named() {
             return Err(NamedError::NotNamed { tag: message.tag() });
@@ -117,30 +114,25 @@ impl<'p> NamedMessage<'p> {
     }
 
     /// The name.
-    #[inline]
     pub fn name(&self) -> &str {
         self.envelope.name(self.message.bytes())
     }
 
-    #[inline]
     pub(super) fn name_bytes(&self) -> &[u8] {
         self.envelope.name_bytes(self.message.bytes())
     }
 
     /// Whether a reply is waited for.
-    #[inline]
     pub fn is_request(&self) -> bool {
         self.envelope.kind == Kind::Request
     }
 
     /// The tag of the payload; see [`Message::tag`].
-    #[inline]
     pub fn tag(&self) -> u32 {
         self.envelope.tag
     }
 
     /// The payload, whatever its type. It starts at a multiple of 16 bytes.
-    #[inline]
     pub fn bytes(&self) -> &[u8] {
         self.envelope.value(self.message.bytes())
     }
@@ -312,7 +304,6 @@ impl<'p> NamedMessage<'p> {
         }
     }
 
-    #[inline]
     fn expect_tag(&self, expected: u32) -> Result<(), DecodeError> {
         match self.tag() {
             found if found == expected => Ok(()),
