@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
+use rustix::process::Signal;
 use support::{
     Setup, alone, conversation, count_descriptors, count_segment_mappings, doomed, in_all_ways,
     pattern, wait_until,
@@ -1183,36 +1184,61 @@ conversation!(
     },
 );
 
-// Who has no descriptor for a request has it back, and those that wait are replied to.
+// Who has no descriptor for a request has its list back.
 alone!(requests_end_with_the_descriptors, || {
     let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
     support::lower_descriptor_limit(count_descriptors() as u64 + 100);
+    let buffer = Buffer::from_slice(b"mine").unwrap();
     let mut replies = Vec::new();
-    let refused = loop {
-        let list = transfer![Buffer::from_slice(b"mine").unwrap()];
-        match port1.invoke("ask", NOTHING, list) {
+    let source = loop {
+        match port1.invoke("ask", NOTHING, transfer![]) {
             Ok(reply) => replies.push(reply),
-            Err(refused) => break refused,
-        }
-        if Buffer::new(1).is_err() {
-            // For the next one itself there is none.
-            drop(replies.pop());
+            Err(refused) => break refused.source,
         }
     };
-    assert!(matches!(refused.source, PostError::Os(_)), "{refused}");
+    assert!(matches!(source, PostError::Os(_)), "{source}");
+    let refused = port1.invoke("ask", NOTHING, buffer).unwrap_err();
     assert_eq!(refused.list.len(), 1);
     assert!(replies.len() > 10, "{}", replies.len());
-    drop(refused);
 
+    // Those that wait are replied to, with the descriptors of those that do not.
+    let last = replies.pop().unwrap();
+    replies.clear();
     let mut handlers = Handlers::new();
-    handlers.handle("ask", |event| Ok::<_, DecodeError>(event.bytes().to_vec()));
-    let mut dispatch = || handlers.dispatch(port2.sender(), &(), &port2.recv().unwrap());
-    let first = replies.remove(0);
-    replies.truncate(replies.len() - 5);
-    dispatch();
-    assert_eq!(first.recv().unwrap().bytes(), b"");
-    assert_eq!(port1.peer_state(), PeerState::Open);
+    handlers.handle("ask", |_| Ok::<_, DecodeError>(b"reply".to_vec()));
+    dispatch_all(&mut handlers, &port2, &());
+    assert_eq!(last.recv().unwrap().bytes(), b"reply");
+    port1.post_message("list", NOTHING, refused.list).unwrap();
 });
+
+doomed!(
+    stopped_over_a_request,
+    |port, mut peer| {
+        assert_eq!(open(&port).name(), "ready");
+        peer.signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", peer.pid().as_raw_nonzero());
+        wait_until("it is stopped", || std::fs::read_to_string(&stat).unwrap().contains(") T "));
+        let reply = port.invoke("ask", NOTHING, transfer![]).unwrap();
+        let wait = Duration::from_millis(50);
+        assert_eq!(reply.recv_timeout(wait).unwrap_err(), ReplyError::Empty, "it is not dead");
+        assert_eq!(port.peer_state(), PeerState::Open);
+        peer.signal(Signal::CONT);
+        assert_eq!(reply.recv().unwrap().bytes(), b"after all");
+        peer.kill();
+        let after = port.invoke("ask", NOTHING, transfer![]).map(|reply| reply.recv().map(drop));
+        match after {
+            Ok(refused) => assert_eq!(refused.unwrap_err(), ReplyError::NeverSent),
+            Err(refused) => {
+                assert!(matches!(refused.source, PostError::Closed(CloseReason::PeerDied)));
+            }
+        }
+    },
+    |port| {
+        port.post_message("ready", NOTHING, transfer![]).unwrap();
+        respond(&open(&port)).reply(b"after all".as_slice()).unwrap();
+        thread::sleep(LONG);
+    },
+);
 
 #[test]
 fn replies_of_a_peer_that_says_too_much() {
