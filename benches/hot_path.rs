@@ -6,7 +6,7 @@
 
 use std::hint::black_box;
 
-use zeroport::{MessageChannel, MessagePort, Tagged};
+use zeroport::{AsPod, Handlers, MessageChannel, MessagePort, NamedMessage, Tagged, transfer};
 
 /// Messages of a round.
 const ROUND: u64 = 64;
@@ -15,12 +15,14 @@ const WARM_UP: u64 = 1100;
 
 type Case = (&'static str, fn(&Ports));
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 7] = [
     ("stream", stream),
     ("round_trip", round_trip),
     ("batched", batched),
     ("bytes", bytes),
     ("typed", typed),
+    ("named", named),
+    ("handled", handled),
 ];
 
 struct Ports {
@@ -114,5 +116,30 @@ fn typed(Ports { port1, port2 }: &Ports) {
     }
     for _ in 0..ROUND {
         black_box(port2.recv().unwrap().get::<Sample>().unwrap().id);
+    }
+}
+
+fn post_named(port: &MessagePort) {
+    for step in 0..ROUND {
+        port.post_message("provide-samples", &AsPod(payload(step)), transfer![]).unwrap();
+    }
+}
+
+fn named(Ports { port1, port2 }: &Ports) {
+    post_named(port1);
+    for _ in 0..ROUND {
+        let message = NamedMessage::open(port2.recv().unwrap()).unwrap();
+        black_box((message.name(), message.pod::<[u64; 8]>().unwrap()));
+    }
+}
+
+fn handled(Ports { port1, port2 }: &Ports) {
+    let mut handlers = Handlers::new();
+    for name in ["request-worker-channel", "provide-samples", "report", "tick"] {
+        handlers.on(name, |event| _ = black_box(event.pod::<[u64; 8]>().unwrap()));
+    }
+    post_named(port1);
+    for _ in 0..ROUND {
+        handlers.dispatch(port2.sender(), &(), &port2.recv().unwrap());
     }
 }

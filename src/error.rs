@@ -101,7 +101,7 @@ pub enum AttachError {
         /// Bytes of the two rings, as the segment says.
         found: [u64; 2],
     },
-    /// A stranger has made it so that more bytes could wait for this process than it accepts.
+    /// A stranger has made it so that more bytes could wait in it, for this process or from it, than it accepts.
     #[error(
         "{found} bytes could wait on this port, and only {accepts} are accepted from strangers: raise the \
          limit of the port that it comes over"
@@ -174,7 +174,9 @@ pub enum PostError {
         max: u64,
     },
     /// The name of a [named message](crate::NamedMessage) is too long.
-    #[error("a name of {len} bytes is too long: at most {max} go before a message")]
+    #[error(
+        "a name of {len} bytes is too long: name it with at most {max}, and put the rest in the value"
+    )]
     NameTooLong {
         /// Bytes of the name.
         len: usize,

@@ -245,6 +245,12 @@ impl<'a> Place<'a> {
         Place { start: self.start, len: self.len, _memory: PhantomData }
     }
 
+    /// What is behind the first `len` bytes of it.
+    #[inline(always)]
+    pub(crate) fn behind(self, len: usize) -> Self {
+        Self { start: self.start.wrapping_add(len), len: self.len.saturating_sub(len), ..self }
+    }
+
     /// Writes bytes; nothing if they are more than there is place for.
     #[inline(always)]
     pub(crate) fn write(self, bytes: &[u8]) {

@@ -597,7 +597,9 @@ fn a_turn_is_a_bounded_batch() {
 // S-028 among many: who has much to do, slowly, is one of them.
 #[test]
 fn one_slow_port_among_a_thousand() {
-    let (mine, theirs) = channels(1000);
+    // An ordinary user may not have the descriptors of so many.
+    let count = if support::raise_descriptor_limit() > 8000 { 1000 } else { 100 };
+    let (mine, theirs) = channels(count);
     let (slow, others) = (Cell::new(0), Cell::new(0));
     let mut events = strict();
     events.set_batch(2);
@@ -615,7 +617,7 @@ fn one_slow_port_among_a_thousand() {
     }
     post(&mine[0], 0..1000);
     mine.iter().skip(1).for_each(|port| post(port, 0..3));
-    while others.get() < 3 * 999 {
+    while others.get() < 3 * (count - 1) {
         events.run_once().unwrap();
     }
     assert!(slow.get() <= 4, "{} messages of the slow one", slow.get());

@@ -407,14 +407,19 @@ fn a_limit_that_is_not_legal_is_refused_by_name() {
 #[test]
 fn a_strangers_port_may_not_have_a_higher_limit() {
     let stranger = ChannelOptions::new().trust(Trust::Untrusted);
-    for (limit, accepted, is_ok) in [
+    let cases = [
         (256 << 20, 256 << 20, true),
         (257 << 20, 256 << 20, false),
         (1 << 30, 2 << 30, true),
         (3 << 30, 2 << 30, false),
-    ] {
+    ];
+    // For the taker, and from it.
+    let both =
+        |(limit, accepted, is_ok)| [([limit, 0], accepted, is_ok), ([0, limit], accepted, is_ok)];
+    for ([from_there, from_here], accepted, is_ok) in cases.into_iter().flat_map(both) {
+        let limit = from_there.max(from_here);
         let (carrier1, carrier2) = open(stranger.limit(accepted));
-        let (mine, theirs) = open(stranger.limits(limit, 0));
+        let (mine, theirs) = open(stranger.limits(from_there, from_here));
         carrier1.post_bytes_with(b"", theirs).unwrap();
         let message = carrier2.recv().unwrap();
         match message.take_port() {

@@ -77,11 +77,13 @@ impl Envelope {
         }
         let envelope = Self { kind, name_len, tag };
         let head = payload.get(..envelope.len()).ok_or(short(envelope.len()))?;
-        let padding = head.get(HEADER_LEN + name_len..).unwrap_or_default();
-        if zero != 0 || zeroes != 0 || padding.iter().any(|byte| *byte != 0) {
+        if zero != 0 || zeroes != 0 || !is_padded(head, name_len) {
             return Err(NamedError::NotZero);
         }
-        str::from_utf8(envelope.name_bytes(payload)).map_err(NamedError::NameNotUtf8)?;
+        let name = envelope.name_bytes(payload);
+        if !name.is_ascii() {
+            str::from_utf8(name).map_err(NamedError::NameNotUtf8)?;
+        }
         Ok(envelope)
     }
 
@@ -90,7 +92,7 @@ impl Envelope {
         HEADER_LEN + self.name_len.next_multiple_of(UNIT)
     }
 
-    fn name_bytes<'a>(&self, payload: &'a [u8]) -> &'a [u8] {
+    pub(super) fn name_bytes<'a>(&self, payload: &'a [u8]) -> &'a [u8] {
         payload.get(HEADER_LEN..HEADER_LEN + self.name_len).unwrap_or_default()
     }
 
@@ -104,28 +106,34 @@ impl Envelope {
     }
 }
 
-/// The bytes of an envelope, to be posted before a value.
-pub(super) struct Written {
-    bytes: [u8; MAX_LEN],
-    len: usize,
+/// Whether a name of this length is followed by zeroes to the end of a head, which are less than a unit.
+fn is_padded(head: &[u8], name_len: usize) -> bool {
+    match (name_len % UNIT, head.last_chunk()) {
+        (0, _) => true,
+        (used, Some(last)) => u128::from_le_bytes(*last) >> (8 * used) == 0,
+        (_, None) => false,
+    }
 }
 
-impl Written {
-    pub(super) fn new(kind: Kind, name: &str, tag: u32) -> Result<Self, PostError> {
+/// Room for every envelope, zeroed.
+pub(super) struct Room([u8; MAX_LEN]);
+
+impl Room {
+    pub(super) const fn new() -> Self {
+        Self([0; MAX_LEN])
+    }
+
+    /// Writes an envelope, to be posted before a value.
+    pub(super) fn write(&mut self, kind: Kind, name: &str, tag: u32) -> Result<&[u8], PostError> {
         let (len, max) = (name.len(), MAX_NAME);
-        let mut bytes = [0; MAX_LEN];
-        let (header, room) = bytes.split_at_mut(HEADER_LEN);
+        let (header, room) = self.0.split_at_mut(HEADER_LEN);
         let Some(room) = room.get_mut(..len).filter(|_| len <= max) else {
             return Err(PostError::NameTooLong { len, max });
         };
         room.copy_from_slice(name.as_bytes());
         let written = Header { kind: kind as u8, zero: 0, name_len: len as u16, tag, zeroes: 0 };
         header.copy_from_slice(bytemuck::bytes_of(&written));
-        Ok(Self { bytes, len: HEADER_LEN + len.next_multiple_of(UNIT) })
-    }
-
-    pub(super) fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+        Ok(self.0.get(..HEADER_LEN + len.next_multiple_of(UNIT)).unwrap_or_default())
     }
 }
 
@@ -133,16 +141,20 @@ impl Written {
 mod tests {
     use super::*;
 
+    fn envelope(kind: Kind, name: &str, tag: u32) -> Vec<u8> {
+        Room::new().write(kind, name, tag).unwrap().to_vec()
+    }
+
     /// Whoever changes these bytes has changed the shared format.
     #[test]
     fn golden_bytes() {
-        let written = Written::new(Kind::Message, "greet", 0x0403_0201).unwrap();
+        let written = envelope(Kind::Message, "greet", 0x0403_0201);
         let golden = b"\x01\0\x05\0\x01\x02\x03\x04\0\0\0\0\0\0\0\0greet\0\0\0\0\0\0\0\0\0\0\0";
         assert_eq!(written.as_slice(), golden);
-        let written = Written::new(Kind::Request, "sixteen letters.", 0).unwrap();
+        let written = envelope(Kind::Request, "sixteen letters.", 0);
         let golden = b"\x02\0\x10\0\0\0\0\0\0\0\0\0\0\0\0\0sixteen letters.";
         assert_eq!(written.as_slice(), golden);
-        let written = Written::new(Kind::Message, "", 7).unwrap();
+        let written = envelope(Kind::Message, "", 7);
         assert_eq!(written.as_slice(), b"\x01\0\0\0\x07\0\0\0\0\0\0\0\0\0\0\0");
         assert_eq!([super::super::NAMED, super::super::FAILED], [0x065b_64e3, 0x54fb_0c77]);
     }
@@ -152,7 +164,7 @@ mod tests {
         let names = (0..=MAX_NAME).map(|len| "n".repeat(len));
         for name in names.chain(["имя".into(), "\0".into()]) {
             for kind in [Kind::Message, Kind::Request] {
-                let written = Written::new(kind, &name, 9).unwrap();
+                let written = envelope(kind, &name, 9);
                 let payload = [written.as_slice(), b"value"].concat();
                 let envelope = Envelope::parse(&payload).unwrap();
                 assert_eq!((envelope.kind, envelope.tag), (kind, 9));
@@ -161,28 +173,29 @@ mod tests {
                 assert!(envelope.len().is_multiple_of(UNIT));
             }
         }
-        let refused = Written::new(Kind::Message, &"n".repeat(256), 0).map(|_| ());
+        let (mut room, name) = (Room::new(), "n".repeat(256));
+        let refused = room.write(Kind::Message, &name, 0);
         assert!(matches!(refused, Err(PostError::NameTooLong { len: 256, max: 255 })));
     }
 
     #[test]
     fn every_truncation_is_refused() {
         for name in ["", "n", "sixteen letters.", &"n".repeat(MAX_NAME)] {
-            let written = Written::new(Kind::Message, name, 9).unwrap();
-            for len in 0..written.len {
-                let needed = if len < HEADER_LEN { HEADER_LEN } else { written.len };
-                let refused = Envelope::parse(&written.as_slice()[..len]);
+            let written = envelope(Kind::Message, name, 9);
+            for len in 0..written.len() {
+                let needed = if len < HEADER_LEN { HEADER_LEN } else { written.len() };
+                let refused = Envelope::parse(&written[..len]);
                 let expected = NamedError::TooShort { len, needed };
                 assert_eq!(refused.unwrap_err().to_string(), expected.to_string());
             }
-            assert!(Envelope::parse(written.as_slice()).is_ok());
+            assert!(Envelope::parse(&written).is_ok());
         }
     }
 
     #[test]
     fn every_bit_counts() {
-        let written = Written::new(Kind::Message, "имя", 9).unwrap();
-        for bit in 0..8 * written.len {
+        let written = envelope(Kind::Message, "имя", 9);
+        for bit in 0..8 * written.len() {
             let mut payload = [written.as_slice(), b"value"].concat();
             payload[bit / 8] ^= 1 << (bit % 8);
             let parsed = Envelope::parse(&payload);

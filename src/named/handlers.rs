@@ -7,7 +7,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{CloseReason, RecvError};
 use crate::port::{Message, MessagePort, Sender};
@@ -23,9 +25,18 @@ type List<'h, S> = Rc<[Rc<Handler<'h, S>>]>;
 /// A function that may be replaced while it is called.
 type Place<F> = RefCell<Option<Rc<RefCell<F>>>>;
 
-/// Names a handler of one registry.
+/// Names a handler. To another registry than its own it means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HandlerId(u64);
+
+impl HandlerId {
+    /// Another one than any in this process.
+    fn next() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        // Relaxed: only that each is another one.
+        Self(COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// Which messages a handler is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +55,28 @@ struct Handler<'h, S> {
 }
 
 struct Table<'h, S> {
-    names: HashMap<Rc<str>, List<'h, S>>,
-    name_of: HashMap<HandlerId, Rc<str>>,
-    next_id: u64,
+    /// By bytes: so a name that came needs not be text once more to be looked for.
+    names: HashMap<Rc<[u8]>, List<'h, S>, BuildHasherDefault<NameHasher>>,
+    name_of: HashMap<HandlerId, Rc<[u8]>>,
+}
+
+/// Eight bytes at a time. The names in a table are the program's own: nobody else can have them collide.
+#[derive(Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let word = chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            // An odd number without a pattern: the golden ratio.
+            self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        // The table takes the lowest bits, and the highest are the best mixed.
+        self.0.rotate_left(32)
+    }
 }
 
 /// Functions that are called for [named messages](NamedMessage): what `ipcMain` and `ipcRenderer` are to Electron.
@@ -112,7 +142,7 @@ pub struct Handlers<'h, S = ()> {
 impl<'h, S> Handlers<'h, S> {
     /// No handlers.
     pub fn new() -> Self {
-        let table = Table { names: HashMap::new(), name_of: HashMap::new(), next_id: 0 };
+        let table = Table { names: HashMap::default(), name_of: HashMap::new() };
         Self {
             table: RefCell::new(table),
             on_unhandled: RefCell::default(),
@@ -155,7 +185,8 @@ impl<'h, S> Handlers<'h, S> {
     /// requester as [`ReplyError::Failed`](crate::ReplyError::Failed). For replies later, with ports or in a stream, use
     /// [`on`](Self::on) and [`responder`](NamedMessage::responder).
     ///
-    /// A request is replied to once, by the first who does.
+    /// A request is replied to once, by the first who does; of two such functions for one name, the later is called
+    /// only once the earlier is [off](Self::off).
     ///
     /// ```
     /// use zeroport::{AsPod, Handlers, MessageChannel, ReplyError, transfer};
@@ -263,10 +294,10 @@ impl<'h, S> Handlers<'h, S> {
 
     fn add(&self, name: &str, which: For, function: Function<'h, S>) -> HandlerId {
         let mut table = self.table.borrow_mut();
-        let id = HandlerId(table.next_id);
-        table.next_id += 1;
+        let id = HandlerId::next();
         let function = RefCell::new(function);
         let handler = Rc::new(Handler { id, which, is_off: Cell::new(false), function });
+        let name = name.as_bytes();
         let name = table.names.get_key_value(name).map_or(name.into(), |(name, _)| Rc::clone(name));
         let before = table.names.get(&name).map(|list| list.to_vec());
         let list = before.into_iter().flatten().chain([handler]).collect();
@@ -289,7 +320,7 @@ impl<'h, S> Handlers<'h, S> {
 
     /// Whether there was one.
     fn call_all(&self, event: &NamedEvent<'_, 'h, S>) -> bool {
-        let list = self.table.borrow().names.get(event.name()).cloned();
+        let list = self.table.borrow().names.get(event.name_bytes()).cloned();
         let mut is_handled = false;
         for handler in list.iter().flat_map(|list| list.iter()) {
             let is_passed_by = handler.which == For::Requests && !event.is_request();

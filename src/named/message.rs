@@ -118,6 +118,10 @@ impl<'p> NamedMessage<'p> {
         self.envelope.name(self.message.bytes())
     }
 
+    pub(super) fn name_bytes(&self) -> &[u8] {
+        self.envelope.name_bytes(self.message.bytes())
+    }
+
     /// Whether a reply is waited for.
     pub fn is_request(&self) -> bool {
         self.envelope.kind == Kind::Request

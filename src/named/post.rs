@@ -10,7 +10,7 @@ use crate::port::{
 };
 
 use super::NAMED;
-use super::envelope::{Kind, Written};
+use super::envelope::{Kind, Room};
 use super::payload::Payload;
 use super::reply::Reply;
 
@@ -86,11 +86,8 @@ impl Sender {
         patience: Patience,
         list: TransferList,
     ) -> Result<(), TransferError> {
-        match Written::new(kind, name, payload.tag()) {
-            Ok(envelope) => {
-                let heading = Heading { head: envelope.as_slice(), tag: NAMED };
-                payload.post(self, heading, patience, list)
-            }
+        match Room::new().write(kind, name, payload.tag()) {
+            Ok(head) => payload.post(self, Heading { head, tag: NAMED }, patience, list),
             Err(source) => Err(TransferError::new(list, source)),
         }
     }
@@ -197,7 +194,7 @@ impl MessagePort {
 
     /// Posts a request, and gives what its replies come on. It does not wait for them; only for room, as every post.
     ///
-    /// A fresh channel is made for each request, with the trust, the limits and at most the capacities of this port's
+    /// A fresh channel is made for each request, with the trust, and at most the limits and capacities, of this port's
     /// own. One end of it goes ahead of the list, and
     /// [`responder`](crate::NamedMessage::responder) is what the receiver has of it.
     ///

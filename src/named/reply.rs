@@ -169,7 +169,7 @@ impl Responder {
         payload: &P,
         list: impl Into<TransferList>,
     ) -> Result<(), TransferError> {
-        let heading = Heading { head: &[], tag: payload.tag() };
+        let heading = Heading::none(payload.tag());
         let posted = payload.post(self.port.sender(), heading, Patience::None, list.into());
         posted.inspect_err(|refused| {
             // Who has gone needs not be told.
@@ -187,7 +187,7 @@ impl Responder {
     }
 
     fn tell(&self, why: &str) -> Result<(), PostError> {
-        let (heading, list) = (Heading { head: &[], tag: FAILED }, TransferList::new());
+        let (heading, list) = (Heading::none(FAILED), TransferList::new());
         let text = why.as_bytes();
         let posted = self.port.sender().post_headed(heading, text, Patience::None, list);
         posted.map_err(|refused| refused.source)

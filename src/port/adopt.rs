@@ -230,7 +230,7 @@ pub(super) fn adopt(arrival: PortArrival, carrier: Trusts) -> Result<MessagePort
     };
     let segment = Arc::new(segment.attach()?);
     if trusts.port == Trust::Untrusted {
-        check_limits(&segment, standing.side, carrier.accepts)?;
+        check_limits(&segment, carrier.accepts)?;
     }
     let ([posts_to, reads], side) = (grown, standing.side);
     let limit = |side: Side| *side.of(&segment.shape().limit);

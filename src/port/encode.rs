@@ -103,7 +103,7 @@ impl Sender {
         let posted = match encoded.map_err(refused).and_then(|len| self.check().map(|()| len)) {
             Ok(len) => {
                 let bytes = bytes.get(..len).unwrap_or_default();
-                self.post_checked_with(bytes, value_tag::<T>(), patience, list)
+                self.post_checked_headed(Heading::none(value_tag::<T>()), bytes, patience, list)
             }
             Err(source) => Err(TransferError::new(list, source)),
         };
@@ -149,7 +149,7 @@ impl Sender {
         arena: &mut Arena,
         patience: Patience,
     ) -> Result<(), PostError> {
-        let (heading, list) = (Heading { head: &[], tag: value_tag::<T>() }, TransferList::new());
+        let (heading, list) = (Heading::none(value_tag::<T>()), TransferList::new());
         let posted = self.post_large_headed_value(heading, value, (len, arena), patience, list);
         posted.map_err(|refused| refused.source)
     }

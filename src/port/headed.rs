@@ -4,12 +4,13 @@
 //! The length of a head is a multiple of 16, so the payload behind it is aligned as it is without.
 
 use crate::error::{OpenError, PostError};
+use crate::layout::DEFAULT_LIMIT;
 use crate::record::OUTSIDE_LEN;
 use crate::ring::Content;
 
 use super::post::{Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
-use super::{ChannelOptions, MessageChannel, MessagePort};
+use super::{ChannelOptions, MessageChannel, MessagePort, Trust};
 
 /// What stands before a payload, and the tag of both together.
 #[derive(Clone, Copy, Debug)]
@@ -18,11 +19,17 @@ pub struct Heading<'a> {
     pub(crate) tag: u32,
 }
 
+impl Heading<'_> {
+    pub(crate) const fn none(tag: u32) -> Self {
+        Self { head: &[], tag }
+    }
+}
+
 /// No ring of a channel for replies is larger.
 const MAX_REPLY_CAPACITY: u64 = 64 << 10;
 
 impl Sender {
-    /// Posts bytes with a head before them.
+    /// Posts bytes with a head before them, and gives away what the list holds.
     pub(crate) fn post_headed(
         &self,
         heading: Heading<'_>,
@@ -30,6 +37,10 @@ impl Sender {
         patience: Patience,
         mut list: TransferList,
     ) -> Result<(), TransferError> {
+        if list.items().is_empty() {
+            let posted = self.post_raw_headed(heading, bytes, patience);
+            return posted.map_err(|source| TransferError::new(list, source));
+        }
         match self.check().and_then(|()| self.check_carrier(&mut list)) {
             Ok(()) => self.post_checked_headed(heading, bytes, patience, list),
             Err(source) => Err(TransferError::new(list, source)),
@@ -44,6 +55,9 @@ impl Sender {
         patience: Patience,
         mut list: TransferList,
     ) -> Result<(), TransferError> {
+        if list.items().is_empty() {
+            return self.post_headed(heading, bytes, patience, list);
+        }
         let Heading { head, tag } = heading;
         let before = if list.counts()[1] == 0 { 0 } else { OUTSIDE_LEN as usize };
         let len = before + head.len() + bytes.len();
@@ -61,13 +75,10 @@ impl Sender {
         let at = room.payload_offset() + before as u64;
         self.write(room.is_grown(), at, head);
         self.write(room.is_grown(), at + head.len() as u64, bytes);
-        if list.is_empty() {
-            let posted = self.publish(room, len, tag);
-            return posted.map_err(|source| TransferError::new(list, source));
-        }
         self.give_away(room, Content::plain(len, tag), patience, list, None)
     }
 
+    /// Posts what does not fit in the ring.
     fn post_large_headed(
         &self,
         heading: Heading<'_>,
@@ -77,6 +88,7 @@ impl Sender {
     ) -> Result<(), TransferError> {
         let Heading { head, tag } = heading;
         let len = head.len() + bytes.len();
+        // To find room for it, the queue may let a ring go: not while a part of it is lent out.
         let large = self.check_loan().and_then(|()| self.make_large(len as u64, patience));
         match large {
             Ok(mut large) => {
@@ -95,11 +107,14 @@ impl Sender {
         let endpoint = &self.hold().endpoint;
         let (shape, side) = (endpoint.segment().shape(), endpoint.side());
         let capacity = |bytes: u64| bytes.min(MAX_REPLY_CAPACITY);
+        // A stranger accepts so much, whatever this port has been given.
+        let is_trusted = endpoint.trust() == Trust::Trusted;
+        let limit = |bytes: u64| if is_trusted { bytes } else { bytes.min(DEFAULT_LIMIT) };
         let ours = (*side.of(&shape.capacity), *side.of(&shape.limit));
         let theirs = (*side.other().of(&shape.capacity), *side.other().of(&shape.limit));
         let options = ChannelOptions::new()
             .capacities(capacity(ours.0), capacity(theirs.0))
-            .limits(ours.1, theirs.1)
+            .limits(limit(ours.1), limit(theirs.1))
             .trust(endpoint.trust());
         options.open().map_err(|error| match error {
             OpenError::Os(error) => PostError::Os(error),

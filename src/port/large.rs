@@ -16,6 +16,7 @@ use crate::ticket::{MAX_BLOCKS, Ticket};
 use crate::warm;
 
 use super::grow::QUICK_LOOKS;
+use super::headed::Heading;
 use super::post::{MAX_PAYLOAD, Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
 
@@ -150,25 +151,6 @@ impl Store {
 }
 
 impl Sender {
-    /// Posts bytes that do not fit in the ring, with what the list holds.
-    pub(super) fn post_large_with(
-        &self,
-        bytes: &[u8],
-        tag: u32,
-        patience: Patience,
-        list: TransferList,
-    ) -> Result<(), TransferError> {
-        // To find room for it, the queue may let a ring go: not while a part of it is lent out.
-        let large = self.check_loan().and_then(|()| self.make_large(bytes.len() as u64, patience));
-        match large {
-            Ok(mut large) => {
-                large.bytes_mut().copy_from_slice(bytes);
-                self.post_filled(large, bytes.len(), tag, patience, list)
-            }
-            Err(source) => Err(TransferError::new(list, source)),
-        }
-    }
-
     /// Posts the first `len` bytes of large memory; in the ring if that is enough for them.
     pub(super) fn post_filled(
         &self,
@@ -180,7 +162,7 @@ impl Sender {
     ) -> Result<(), TransferError> {
         if len + OUTSIDE_LEN as usize <= self.max_in_ring() {
             let bytes = large.bytes().get(..len).unwrap_or_default();
-            return self.post_checked_with(bytes, tag, patience, list);
+            return self.post_checked_headed(Heading::none(tag), bytes, patience, list);
         }
         match large.finish(len as u64) {
             Ok(large) => self.post_finished(large, tag, patience, list),

@@ -143,10 +143,10 @@ impl MessagePort {
     }
 }
 
-/// Refuses a channel that a stranger has made so that more could wait here than is accepted.
-pub(super) fn check_limits(segment: &Segment, side: Side, accepts: u64) -> Result<(), AttachError> {
+/// Refuses a channel that a stranger has made so that more could wait in it than is accepted: for us, or from
+/// us, which is our memory too if nobody reads it.
+pub(super) fn check_limits(segment: &Segment, accepts: u64) -> Result<(), AttachError> {
     let shape = segment.shape();
-    let [capacity, limit] = [shape.capacity, shape.limit].map(|pair| *side.other().of(&pair));
-    let found = capacity.max(limit);
+    let found = shape.capacity.into_iter().chain(shape.limit).fold(0, u64::max);
     if found > accepts { Err(AttachError::Limit { found, accepts }) } else { Ok(()) }
 }

@@ -14,6 +14,7 @@ use crate::segment::{Place, Region};
 
 use super::endpoint::Endpoint;
 use super::grow::Growth;
+use super::headed::Heading;
 use super::hold::Hold;
 use super::large::{Large, Store};
 use super::loan::Loan;
@@ -228,10 +229,7 @@ impl Sender {
         self.hold.endpoint.trust() == Trust::Trusted
     }
 
-    /// Posts bytes: in the first ring if there is room and nothing else is in the way, which is the usual case
-    /// and must cost little; else by the longer way.
-    ///
-    /// There is one write for both: so a value that is in registers goes from there to the ring.
+    /// Posts bytes.
     #[inline(always)]
     pub(super) fn post_raw(
         &self,
@@ -239,13 +237,28 @@ impl Sender {
         tag: u32,
         patience: Patience,
     ) -> Result<(), PostError> {
-        let (first, len) = (self.queue.first(), bytes.len());
+        self.post_raw_headed(Heading::none(tag), bytes, patience)
+    }
+
+    /// Posts bytes with a head before them: in the first ring if there is room and nothing else is in the way,
+    /// which is the usual case and must cost little; else by the longer way.
+    ///
+    /// There is one write for both: so a value that is in registers goes from there to the ring.
+    #[inline(always)]
+    pub(super) fn post_raw_headed(
+        &self,
+        Heading { head, tag }: Heading<'_>,
+        bytes: &[u8],
+        patience: Patience,
+    ) -> Result<(), PostError> {
+        let (first, len) = (self.queue.first(), head.len() + bytes.len());
         let next = if self.is_ready() { first.reserve_next(len as u64) } else { None };
         let place = match &next {
             Some(reservation) => first.memory().place(reservation),
             None => self.find_place(len, patience)?,
         };
-        place.write(bytes);
+        place.write(head);
+        place.behind(head.len()).write(bytes);
         match next {
             Some(reservation) => self.publish_next(reservation, len, tag),
             None => self.publish_found(len, tag, patience),

@@ -7,6 +7,7 @@ use bytemuck::NoUninit;
 use crate::tag::{Tagged, plain_data_tag};
 
 use super::MessagePort;
+use super::headed::Heading;
 use super::post::{Patience, Sender, UNTAGGED};
 use super::transfer_list::{TransferError, TransferList};
 
@@ -50,7 +51,7 @@ impl Sender {
         bytes: &[u8],
         list: impl Into<TransferList>,
     ) -> Result<(), TransferError> {
-        self.post_raw_with(bytes, UNTAGGED, Patience::FOR_EVER, list.into())
+        self.post_headed(Heading::none(UNTAGGED), bytes, Patience::FOR_EVER, list.into())
     }
 
     /// As [`post_bytes_with`](Self::post_bytes_with), without waiting.
@@ -59,7 +60,7 @@ impl Sender {
         bytes: &[u8],
         list: impl Into<TransferList>,
     ) -> Result<(), TransferError> {
-        self.post_raw_with(bytes, UNTAGGED, Patience::None, list.into())
+        self.post_headed(Heading::none(UNTAGGED), bytes, Patience::None, list.into())
     }
 
     /// As [`post_bytes_with`](Self::post_bytes_with), waiting at most so long.
@@ -69,7 +70,7 @@ impl Sender {
         list: impl Into<TransferList>,
         timeout: Duration,
     ) -> Result<(), TransferError> {
-        self.post_raw_with(bytes, UNTAGGED, Patience::at_most(timeout), list.into())
+        self.post_headed(Heading::none(UNTAGGED), bytes, Patience::at_most(timeout), list.into())
     }
 
     /// Posts plain data and gives ports away with it. See
@@ -107,7 +108,8 @@ impl Sender {
         patience: Patience,
         list: TransferList,
     ) -> Result<(), TransferError> {
-        self.post_raw_with(bytemuck::bytes_of(value), plain_data_tag::<T>(), patience, list)
+        let heading = Heading::none(plain_data_tag::<T>());
+        self.post_headed(heading, bytemuck::bytes_of(value), patience, list)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::epoch::Epoch;
 use crate::error::{PostError, Untransferable};
 use crate::lane::{Incoming, NotHere, Outgoing};
 use crate::line::Line;
-use crate::record::{MAX_PORTS, OUTSIDE, OUTSIDE_LEN, Outside};
+use crate::record::{MAX_PORTS, OUTSIDE, Outside};
 use crate::ring::{Content, Reservation};
 use crate::segment::{Region, SegmentId};
 use crate::steps::{Step, reach};
@@ -31,53 +31,9 @@ use super::transfer_list::{TransferError, TransferList, Transferable};
 use super::{MessagePort, Trust};
 
 impl Sender {
-    /// Posts bytes with a tag and whatever the list holds.
-    pub(super) fn post_raw_with(
-        &self,
-        bytes: &[u8],
-        tag: u32,
-        patience: Patience,
-        mut list: TransferList,
-    ) -> Result<(), TransferError> {
-        match self.check().and_then(|()| self.check_carrier(&mut list)) {
-            Ok(()) => self.post_checked_with(bytes, tag, patience, list),
-            Err(source) => Err(TransferError::new(list, source)),
-        }
-    }
-
-    /// As [`post_raw_with`](Self::post_raw_with), for a list that this port can carry.
-    pub(super) fn post_checked_with(
-        &self,
-        bytes: &[u8],
-        tag: u32,
-        patience: Patience,
-        mut list: TransferList,
-    ) -> Result<(), TransferError> {
-        if list.is_empty() {
-            let posted = self.post_raw(bytes, tag, patience);
-            return posted.map_err(|source| TransferError::new(list, source));
-        }
-        let before = if list.counts()[1] == 0 { 0 } else { OUTSIDE_LEN as usize };
-        let len = before + bytes.len();
-        if len > self.max_in_ring() {
-            return self.post_large_with(bytes, tag, patience, list);
-        }
-        let (in_ring, len_told) = (len as u64, bytes.len() as u64);
-        let room = self
-            .check_loan()
-            .and_then(|()| self.reserve_with(in_ring, list.bytes(), len_told, patience));
-        match room {
-            Ok(room) => {
-                self.write(room.is_grown(), room.payload_offset() + before as u64, bytes);
-                self.give_away(room, Content::plain(len, tag), patience, list, None)
-            }
-            Err(source) => Err(TransferError::new(list, source)),
-        }
-    }
-
     /// Refuses what this port can never carry: itself, and its other end, however that came here.
     pub(super) fn check_carrier(&self, list: &mut TransferList) -> Result<(), PostError> {
-        let (count, max) = (list.len(), usize::from(MAX_PORTS));
+        let (count, max) = (list.items().len(), usize::from(MAX_PORTS));
         if count > max {
             return Err(PostError::TooManyPorts { count, max });
         }
