@@ -248,7 +248,7 @@ impl<'l, 'h> Listeners<'l, 'h> {
     }
 
     fn push(&mut self, is_once: bool, hear: Hear<'h>) -> ListenerId {
-        let id = self.ports.next_listener();
+        let id = ListenerId::next();
         if let Some(entry) = self.ports.change(self.port) {
             entry.push(id, is_once, hear);
         }

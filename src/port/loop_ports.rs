@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use slab::Slab;
 
@@ -12,6 +13,21 @@ use super::event_loop::EventLoop;
 use super::listeners::MessageError;
 use super::loop_turn::Turn;
 use super::message::Message;
+
+/// How many ports and listeners there have been in this process: so none is taken for one of another loop.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
+/// Another one than any before.
+fn next_number() -> u64 {
+    // Relaxed: only that each is another one.
+    NUMBERS.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Who listens from now on has a number from this one on.
+pub(super) fn numbers_so_far() -> u64 {
+    // Relaxed: a thread sees the numbers that it has taken itself.
+    NUMBERS.load(Ordering::Relaxed)
+}
 
 /// A port of an [`EventLoop`](crate::EventLoop). No other port of that loop has it, now or later; to another loop it
 /// means nothing.
@@ -24,6 +40,12 @@ pub struct PortId {
 /// One listener of a port, to be [removed](crate::Listeners::remove).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(u64);
+
+impl ListenerId {
+    pub(super) fn next() -> Self {
+        Self(next_number())
+    }
+}
 
 pub(super) type Hear<'h> =
     Box<dyn FnMut(&mut Turn<'_, 'h>, &Message<'_>) -> Result<(), DecodeError> + 'h>;
@@ -101,8 +123,6 @@ impl<'h> Entry<'h> {
 #[derive(Default)]
 pub(super) struct Ports<'h> {
     entries: Slab<Entry<'h>>,
-    ports_so_far: u64,
-    listeners_so_far: u64,
     pub(super) changed: Vec<PortId>,
     pub(super) later: VecDeque<Later<'h>>,
     pub(super) is_stopped: bool,
@@ -113,8 +133,7 @@ pub(super) struct Ports<'h> {
 impl<'h> Ports<'h> {
     pub(super) fn insert(&mut self) -> PortId {
         let entry = self.entries.vacant_entry();
-        let id = PortId { place: entry.key(), number: self.ports_so_far };
-        self.ports_so_far += 1;
+        let id = PortId { place: entry.key(), number: next_number() };
         entry.insert(Entry::new(id));
         self.change(id);
         id
@@ -154,16 +173,6 @@ impl<'h> Ports<'h> {
             entry.is_closed = true;
             self.later.push_back(Box::new(move |events| events.close(id)));
         }
-    }
-
-    /// Whoever listens from now on has not heard the message that is told.
-    pub(super) fn listeners_so_far(&self) -> u64 {
-        self.listeners_so_far
-    }
-
-    pub(super) fn next_listener(&mut self) -> ListenerId {
-        self.listeners_so_far += 1;
-        ListenerId(self.listeners_so_far - 1)
     }
 
     /// The first listener among these, to be run and [put back](Self::put_back).

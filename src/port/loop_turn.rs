@@ -7,7 +7,7 @@ use crate::error::RecvError;
 
 use super::event_loop::EventLoop;
 use super::listeners::{Listeners, MessageError};
-use super::loop_ports::{PortId, Ports};
+use super::loop_ports::{PortId, Ports, numbers_so_far};
 use super::message::Message;
 use super::message_port::MessagePort;
 use super::post::Sender;
@@ -153,7 +153,7 @@ impl<'t, 'h> Turn<'t, 'h> {
     pub(super) fn tell(&mut self, message: &Message<'_>) {
         let port = self.port;
         self.ports.set_failing(port, false);
-        let (mut from, end) = (0, self.ports.listeners_so_far());
+        let (mut from, end) = (0, numbers_so_far());
         while let Some((id, mut hear)) = self.ports.take_listener(port, from..end) {
             let heard = catch_unwind(AssertUnwindSafe(|| hear(self, message)));
             self.ports.put_back(port, id, hear);
