@@ -173,6 +173,29 @@ alone!(a_message_that_is_dropped_without_descriptors_drops_its_ports_only, || {
     }
 });
 
+// Nothing else is ever posted: whoever looks for the next message drops what could not be dropped before.
+alone!(what_could_not_be_dropped_without_descriptors_is_dropped_later, || {
+    for has_lane in [true, false] {
+        for sleeps in [true, false] {
+            let MessageChannel { port1, port2 } = carrier(has_lane);
+            let (mine, theirs) = channels(1);
+            port1.post_bytes_with(b"with a port", theirs).unwrap();
+            let scarcity = Scarcity::new(0);
+            drop(port2.recv().unwrap());
+            drop(scarcity);
+            if sleeps {
+                let reader = std::thread::spawn(move || port2.recv().unwrap().bytes().to_vec());
+                expect_end(&mine[0], CloseReason::Lost);
+                port1.post_bytes(b"no port").unwrap();
+                assert_eq!(reader.join().unwrap(), b"no port");
+            } else {
+                assert_eq!(port2.try_recv().unwrap_err(), RecvError::Empty);
+                expect_end(&mine[0], CloseReason::Lost);
+            }
+        }
+    }
+});
+
 /// All orders of so many things.
 fn orders(count: usize) -> Vec<Vec<usize>> {
     let Some(last) = count.checked_sub(1) else { return vec![vec![]] };

@@ -82,6 +82,16 @@ impl Receiver {
         count
     }
 
+    /// Drops what nobody wants of the messages that were received, and could not be dropped with them: there was no
+    /// descriptor to spare.
+    pub(super) fn drop_left_behind(&self) {
+        if self.parcels().is_unwanted_behind() && self.is_original() {
+            // What cannot be dropped now is dropped later.
+            let _ = self.parcels().drop_unwanted(&|| self.find_lanes());
+            self.tell_of_lanes();
+        }
+    }
+
     pub(super) fn let_parcel_go(&self, parcel: &Parcel) {
         let gone = self.parcels().let_go(parcel, &|| self.find_lanes());
         self.tell_of_lanes();

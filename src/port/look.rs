@@ -20,6 +20,10 @@ const MAX_LINKS: u32 = 1024;
 impl Receiver {
     /// Looks at the ring; a thorough look tells the end of the channel: only after the last message.
     fn look(&self, how: Look) -> Option<Result<(), RecvError>> {
+        if how == Look::Thorough {
+            // First: it may hear the bell of a message, which is found then.
+            self.drop_left_behind();
+        }
         let found = self.found();
         if found.is_some() || how == Look::Quick {
             self.queue().first().prefetch();

@@ -311,6 +311,11 @@ impl Parcels {
         !self.on_lane.borrow().is_empty()
     }
 
+    /// Whether nobody wants the first of these.
+    pub(super) fn is_unwanted_behind(&self) -> bool {
+        self.front().is_some_and(|first| !first.is_wanted)
+    }
+
     /// Drops the parcels of all messages that were received: nobody can take them any more.
     pub(super) fn let_all_go(&self, find: Find<'_>) -> Result<(), NotHere> {
         self.here.borrow_mut().clear();
@@ -318,7 +323,7 @@ impl Parcels {
         self.drop_unwanted(find)
     }
 
-    fn drop_unwanted(&self, find: Find<'_>) -> Result<(), NotHere> {
+    pub(super) fn drop_unwanted(&self, find: Find<'_>) -> Result<(), NotHere> {
         while let Some(first) = self.front().filter(|first| !first.is_wanted) {
             self.take_first(first, find)?;
         }
