@@ -22,7 +22,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
     SocketType, recv, sendmsg, socketpair,
@@ -92,6 +92,12 @@ pub(crate) fn look(socket: BorrowedFd<'_>, wait: bool) -> Result<Ahead, Errno> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// How many bytes lie there in all packets together. Cheaper than a [`look`].
+pub(crate) fn bytes_ahead(socket: BorrowedFd<'_>) -> u64 {
+    // Fails only for what is no socket.
+    ioctl_fionread(socket).unwrap_or(0)
 }
 
 /// Drops the packet at the head, with its descriptors. Never blocks.

@@ -63,13 +63,18 @@ impl Sleeper {
         self.stray_bell.set(true);
     }
 
-    /// The first step of a sleep: takes the promise to stream back. True if a barrier must come next.
+    /// Takes the promise to stream back. True if a barrier must come next.
     pub(crate) fn must_demand(&self, word: &AtomicU32) -> bool {
         let was_streaming = self.waiter.is_streaming();
         if was_streaming {
             self.waiter.leave_streaming(word);
         }
         was_streaming
+    }
+
+    /// The first step of a sleep of one half. False: nobody can be sure that ringers know.
+    pub(crate) fn stop_streaming(&self, bed: &impl Bed, word: &AtomicU32) -> bool {
+        !self.must_demand(word) || bed.barrier()
     }
 
     /// As the beginning of a [`sleep`](Self::sleep), for who sleeps on many lines at once: lies down, unless there
@@ -124,8 +129,8 @@ impl Sleeper {
         word: &AtomicU32,
         look: impl FnOnce() -> Option<T>,
     ) -> Option<T> {
-        if self.must_demand(word) && !bed.barrier() {
-            // Nobody can be sure that ringers know: sleep shortly, this once, and look again.
+        if !self.stop_streaming(bed, word) {
+            // Sleep shortly, this once, and look again.
             self.pass_on(bed, asleep, bed.wait_shortly());
             return None;
         }

@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::process::{Signal, getpid, kill_process};
 use scarcity::Scarcity;
-use support::{Setup, alone, channels, conversation, in_all_ways, wait_until, with_watchdog};
+use support::{
+    Peer, Setup, alone, channels, conversation, doomed, in_all_ways, wait_until, with_watchdog,
+};
 use zeroport::{
     CloseReason, MessageChannel, MessagePort, PostError, Receiver, RecvError, Sender, TransferList,
 };
@@ -204,6 +207,29 @@ fn nothing_comes_of_an_ended_line_that_somebody_keeps() {
     assert!(port2.try_recv().is_err());
     assert!(!is_readable(port2.pollable().unwrap()));
 }
+
+// A loop that asks only for what is new is told once of a bell and of the death behind it.
+doomed!(
+    a_death_behind_a_bell_is_not_missed,
+    |port: MessagePort, mut peer: Peer| {
+        let news = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&news, port.pollable().unwrap(), epoll::EventData::new_u64(0), flags).unwrap();
+        assert!(port.arm().unwrap());
+        port.post_bytes(b"go").unwrap();
+        peer.wait();
+        let mut told = [epoll::Event { flags, data: epoll::EventData::new_u64(0) }; 1];
+        assert_eq!(epoll::wait(&news, &mut told, None), Ok(1));
+        assert_eq!(port.try_recv().unwrap().bytes(), b"the last");
+        assert!(!port.arm().unwrap(), "the end is there");
+        assert!(matches!(port.try_recv(), Err(RecvError::Closed(CloseReason::PeerDied))));
+    },
+    |port: MessagePort| {
+        assert_eq!(port.recv().unwrap().bytes(), b"go");
+        port.post_bytes(b"the last").unwrap();
+        kill_process(getpid(), Signal::KILL).unwrap();
+    }
+);
 
 /// A port whose line has room for a few packets.
 fn with_narrow_line(port: MessagePort) -> MessagePort {

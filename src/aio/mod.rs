@@ -85,15 +85,16 @@ pub trait Reactor: Send + Sized + Unpin {
 /// A [`MessagePort`] whose waits are futures: two halves, for one task or for two.
 ///
 /// The runtime stands in its type: use it as `zeroport::tokio::AsyncPort` or `zeroport::smol::AsyncPort`, which the
-/// features of these names bring. It is registered there by the first future that has to wait.
+/// features of these names bring. It is registered there by the first future that has to wait, and stays there: to go on
+/// in another runtime, [take the port back](Self::into_port) and make it async anew.
 ///
 /// * A future that is dropped has done nothing: its message is not received, or not posted, and all comes in its
 ///   order to who asks next.
 /// * All futures are `Send`, as long as what they post is `Sync`.
 /// * A task that has nothing to do uses no processor time, and one that never has to wait lets others run now and
 ///   then.
-/// * Nobody spins. Where two processes talk all the time and have processors to spare, a thread that
-///   [spins](crate::WaitStrategy) is faster.
+/// * Nobody spins, unless told to. Where two processes talk all the time and have processors to spare, who
+///   [does](AsyncReceiver::set_wait_strategy) is many times faster.
 ///
 /// A port that was made async takes up to five descriptors more, as its halves begin to wait.
 ///
@@ -174,7 +175,8 @@ impl<R> Watcher<R> {
         Self { reactor: None, is_waiting: false, left: TURN, mark }
     }
 
-    /// Pending at the end of a turn: a task that never has to wait would keep all others from running.
+    /// Pending at the end of a turn: a task that never has to wait, or is ever told to look, would keep all others from
+    /// running.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.left == 0 {
             self.left = TURN;

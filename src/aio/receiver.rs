@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::Message;
 use crate::Receiver;
+use crate::WaitStrategy;
 use crate::error::RecvError;
 
 use super::{AsyncMessage, Messages, Reactor, Watcher};
@@ -18,12 +19,45 @@ pub struct AsyncReceiver<R> {
     // Before the half: the runtime must forget its descriptor before that is closed.
     watcher: Watcher<R>,
     receiver: Receiver,
+    /// How the half waited before.
+    strategy: WaitStrategy,
 }
 
 impl<R: Reactor> AsyncReceiver<R> {
     /// Makes a receiving half async; the other half may be used by a thread.
     pub fn new(receiver: Receiver) -> Self {
-        Self { watcher: Watcher::new(receiver.mark()), receiver }
+        let strategy = receiver.wait_strategy();
+        receiver.set_wait_strategy(WaitStrategy::Sleep);
+        Self { watcher: Watcher::new(receiver.mark()), receiver, strategy }
+    }
+
+    /// Chooses how the tasks of this half wait for messages; at first [`Sleep`](WaitStrategy::Sleep).
+    ///
+    /// [`Adaptive`](WaitStrategy::Adaptive) is for the one task of a thread that talks with another process all the
+    /// time: it looks for a while, learnt from what was seen and 50 µs at most, before it sleeps. **Meanwhile its
+    /// thread does nothing else.** [`Spin`](WaitStrategy::Spin) does the same: a task sleeps in the end.
+    ///
+    #[cfg_attr(feature = "tokio", doc = "```")]
+    #[cfg_attr(not(feature = "tokio"), doc = "```ignore")]
+    /// use zeroport::tokio::AsyncPort;
+    /// use zeroport::{MessageChannel, WaitStrategy};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+    /// let mut port2 = AsyncPort::new(port2);
+    /// port2.receiver.set_wait_strategy(WaitStrategy::Adaptive);
+    /// # let posting = std::thread::spawn(move || port1.post_bytes(b"soon").map(|()| port1));
+    /// assert_eq!(port2.receiver.recv().await?.bytes(), b"soon");
+    /// # posting.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_wait_strategy(&mut self, strategy: WaitStrategy) {
+        self.receiver.set_wait_strategy(match strategy {
+            WaitStrategy::Spin => WaitStrategy::Adaptive,
+            strategy => strategy,
+        });
     }
 
     /// Waits for the next message. See [`MessagePort::recv`](crate::MessagePort::recv).
@@ -105,12 +139,13 @@ impl<R: Reactor> AsyncReceiver<R> {
     pub fn into_inner(self) -> Receiver {
         self.receiver.disarm();
         self.receiver.split();
+        self.receiver.set_wait_strategy(self.strategy);
         self.receiver
     }
 
     /// Ready when there is a message, the end, or another reason not to wait.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RecvError>> {
-        if self.receiver.has_next() {
+        if self.receiver.has_next() || self.receiver.spin() {
             // Who has posted that, rings, or has rung: there is no announcement to take back.
             return self.watcher.poll_turn(cx).map(Ok);
         }
@@ -121,6 +156,7 @@ impl<R: Reactor> AsyncReceiver<R> {
             }
             let readable = self.watcher.poll_readable(cx, || self.receiver.shared_pollable());
             ready!(readable).map_err(refused)?;
+            ready!(self.watcher.poll_turn(cx));
         }
     }
 }

@@ -196,6 +196,7 @@ impl<R: Reactor> AsyncSender<R> {
             }
             let readable = self.watcher.poll_readable(cx, || self.sender.shared_pollable());
             ready!(readable).map_err(PostError::Os)?;
+            ready!(self.watcher.poll_turn(cx));
         }
     }
 

@@ -20,6 +20,7 @@ mod heap;
 mod queue;
 mod ring;
 mod set;
+mod task;
 mod tenure;
 mod turn;
 mod wake;

@@ -16,7 +16,6 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use crate::barrier;
 use crate::error::PostError;
 use crate::line::{BLOCKED_WAIT, Heard, Line};
 
@@ -104,7 +103,7 @@ impl Hold {
     }
 
     /// Announces sleep, after which `look` looks once more. False, and no sleep is announced, if that finds
-    /// something, or if there is nothing to wait for.
+    /// something, or if there is nothing to wait for. What was said before is taken into account, whoever has heard it.
     fn arm(&self, look: impl FnOnce() -> bool) -> io::Result<bool> {
         let Some(line) = self.line().filter(|_| self.endpoint.is_original()) else {
             return Ok(false);
@@ -112,8 +111,10 @@ impl Hold {
         self.pollable()?;
         if self.watch.is_armed.replace(false) {
             self.rouse(&line);
+        } else if line.is_hung_up() {
+            self.endpoint.note_hang_up();
         }
-        if self.waits.must_demand(self.word()) && !barrier::demand() {
+        if !self.waits.stop_streaming(self.place(&line)) {
             // Longer than what this side has stored, or the other, may stay unseen.
             std::thread::sleep(UNFENCED_DELAY);
         }
@@ -126,11 +127,12 @@ impl Hold {
     }
 
     /// Takes what was said since it was armed: one packet, as each sleep has one bell. Where more lies there, the
-    /// descriptor says so again.
+    /// descriptor says so again, but not to a loop that asks only for what is new (`EPOLLET`: tokio). To such a one a
+    /// bell that stays there does not matter, as the half looks now; of the end it hears for the last time.
     fn rouse(&self, line: &Line) {
         let heard = line.hear();
-        self.endpoint.clear_kick(self.waits.half());
-        if heard == Heard::HungUp || heard == Heard::Blocked && line.is_hung_up() {
+        self.endpoint.clear_kick_after(heard == Heard::Bell, self.waits.half());
+        if heard == Heard::HungUp || line.is_hung_up() {
             self.endpoint.note_hang_up();
         } else if heard == Heard::Blocked {
             // The descriptor would say so again and again, until this process has one to spare.

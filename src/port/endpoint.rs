@@ -17,6 +17,7 @@ use crate::layout::{Side, SideWords};
 use crate::line::Line;
 use crate::segment::{Segment, Words};
 use crate::spares;
+use crate::sync::{AtomicBool, Ordering};
 use crate::tenure::{Held, Tenure};
 
 use super::Trust;
@@ -41,6 +42,8 @@ pub(super) struct Endpoint {
     /// The bells between the halves once they were split (`None`: the process had no descriptors for
     /// them).
     kicks: OnceLock<Option<[OwnedFd; 2]>>,
+    /// Which halves were kicked, as far as can be told without a system call.
+    kicked: [AtomicBool; 2],
     /// Whose bell wakes the receiving half while it sleeps in a set, and its place there.
     listener: Mutex<Option<(Arc<Bell>, usize)>>,
     tenure: Tenure,
@@ -67,6 +70,7 @@ impl Endpoint {
             ends: Ends::new(),
             asleep: Asleep::default(),
             kicks: OnceLock::new(),
+            kicked: Default::default(),
             listener: Mutex::default(),
             tenure: Tenure::new(epoch),
             line: Arc::downgrade(line),
@@ -250,6 +254,8 @@ impl Endpoint {
             return;
         }
         if let Some(kick) = self.kick_of(half) {
+            // Relaxed: see `clear_kick_after`.
+            half.of(&self.kicked).store(true, Ordering::Relaxed);
             // Fails only when the counter is full: then it is readable anyway.
             let _ = rustix::io::write(kick, &1u64.to_ne_bytes());
         }
@@ -259,6 +265,15 @@ impl Endpoint {
     fn call_listener(&self) -> bool {
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         listener.as_ref().map(|(bell, index)| bell.call(*index)).is_some()
+    }
+
+    /// As [`clear_kick`](Self::clear_kick), without a system call where it was a bell that woke this half, and no kick
+    /// is known of. One that is on its way wakes it again, and is taken then.
+    pub(super) fn clear_kick_after(&self, bell: bool, half: Half) {
+        // Relaxed: whoever sees it too late is woken again, as told above.
+        if half.of(&self.kicked).swap(false, Ordering::Relaxed) || !bell {
+            self.clear_kick(half);
+        }
     }
 
     /// Takes the kicks that were meant for this half.

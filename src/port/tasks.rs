@@ -33,6 +33,15 @@ impl Receiver {
     pub(crate) fn mark(&self) -> Mark {
         self.hold().mark()
     }
+
+    pub(crate) fn wait_strategy(&self) -> WaitStrategy {
+        self.hold().waits.strategy()
+    }
+
+    /// Looks for a message as long as the strategy has it, before anything is announced.
+    pub(crate) fn spin(&self) -> bool {
+        self.hold().waits.strategy() != WaitStrategy::Sleep && self.look_for_a_while()
+    }
 }
 
 impl Sender {

@@ -147,7 +147,8 @@ impl Waits {
         }
     }
 
-    fn spin<T>(
+    /// Looks for as long as was learnt to pay, or for ever.
+    pub(super) fn spin<T>(
         &self,
         place: Place<'_>,
         deadline: Option<Instant>,
@@ -198,6 +199,12 @@ impl Waits {
     /// The steps of a sleep, for who sleeps on many lines at once: see [`Sleeper`].
     pub(super) fn must_demand(&self, word: &AtomicU32) -> bool {
         self.sleeper.must_demand(word)
+    }
+
+    /// As there. False: a bell may stay out for as long as a store may stay unseen.
+    pub(super) fn stop_streaming(&self, place: Place<'_>) -> bool {
+        let bed = LineBed { waits: self, place, deadline: None };
+        self.sleeper.stop_streaming(&bed, place.word)
     }
 
     pub(super) fn try_lie_down(&self, place: Place<'_>, look: impl FnOnce() -> bool) -> bool {

@@ -3,13 +3,18 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::future::poll_immediate;
 use rustix::time::{ClockId, clock_gettime};
-use zeroport::MessageChannel;
+use zeroport::{MessageChannel, Reactor, WaitStrategy};
 
 use super::echo;
 use crate::runtime::{AsyncPort, block_on, sleep, spawn};
@@ -46,6 +51,21 @@ alone!(tasks_that_wait_do_not_work, || block_on(async {
     drop(peers);
     for end in waiting {
         end.await;
+    }
+}));
+
+// Nor do those that spin first, whichever way they were told to.
+alone!(tasks_that_spin_sleep_in_the_end, || block_on(async {
+    for strategy in [WaitStrategy::Adaptive, WaitStrategy::Spin] {
+        let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+        let (mut port, mut peer) = (AsyncPort::new(port1), AsyncPort::new(port2));
+        port.receiver.set_wait_strategy(strategy);
+        peer.receiver.set_wait_strategy(strategy);
+        let waiting = spawn(echo(port));
+        super::ask(&mut peer, 1000).await;
+        expect_idleness().await;
+        drop(peer);
+        waiting.await;
     }
 }));
 
@@ -136,6 +156,46 @@ fn a_busy_task_lets_others_run() {
         }));
         assert!((5..20).contains(&receiving), "{receiving} turns");
         assert!((5..20).contains(&posting), "{posting} turns");
+    });
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Woken(AtomicU64);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A runtime that says "look" whenever it is asked.
+struct Eager;
+
+impl Reactor for Eager {
+    fn watch(_: Arc<OwnedFd>) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+// Nor does a task that is ever told to look, and finds nothing, keep its thread.
+#[test]
+fn a_task_that_looks_for_nothing_lets_others_run() {
+    with_watchdog(|| {
+        let MessageChannel { port1, port2: _other } = Setup::new().capacity(4096).limit(0).open();
+        let mut port = zeroport::AsyncPort::<Eager>::new(port1);
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        assert!(port.receiver.poll_recv(&mut cx).is_pending());
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1, "it goes on by itself");
+        while port.sender.get_ref().try_post_bytes(&[0; 100]).is_ok() {}
+        assert!(pin!(port.sender.post_bytes(&[0; 100])).poll(&mut cx).is_pending());
+        assert_eq!(woken.0.load(Ordering::Relaxed), 2, "it goes on by itself");
     });
 }
 

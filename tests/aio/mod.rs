@@ -1,6 +1,7 @@
 //! Futures that wait for messages and for room: the same bodies on each runtime (`crate::runtime`).
 
 mod cancel;
+mod deaths;
 mod idle;
 mod moves;
 mod streams;

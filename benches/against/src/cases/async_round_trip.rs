@@ -1,5 +1,5 @@
 //! Round trips of 64 bytes between two tasks, each in a tokio runtime of one thread, both ends sleeping: as in
-//! `rtt_sleep`, whose threads stand beside them.
+//! `rtt_sleep`, whose threads stand beside them. And the same with both ends spinning for a while first.
 
 use std::future::Future;
 
@@ -33,11 +33,22 @@ pub fn run(run: &mut Run) -> Result<()> {
     let runtime = runtime()?;
     let socket = Socket::new(&runtime, socket)?;
     let threads = ours::link(ChannelOptions::new(), role("threads"))?;
+    let spinning = ours::link(ChannelOptions::new(), role(SPINNING))?;
     Contest::new("async_round_trip", SIZE, Unit::Nanos)
         .peer("zeroport", Tasks::new(port.far, AsyncPort::new(port.carrier))?)
         .peer("tokio UnixStream", Tasks { runtime, far, end: socket })
         .peer("zeroport, threads", RoundTrips::new(threads))
+        .peer("zeroport, adaptive", Tasks::new(spinning.far, adaptive(spinning.carrier))?)
         .run(run)
+}
+
+/// The far end of the tasks that do not sleep at once.
+const SPINNING: &str = "adaptive";
+
+fn adaptive(port: MessagePort) -> AsyncPort {
+    let mut port = AsyncPort::new(port);
+    port.receiver.set_wait_strategy(WaitStrategy::Adaptive);
+    port
 }
 
 fn runtime() -> Result<Runtime> {
@@ -146,6 +157,7 @@ pub fn serve(role: Role, control: &MessagePort) -> Result<()> {
             let socket = Socket::new(&runtime, stream::accept()?)?;
             serve_tasks(control, &runtime, socket)
         }
+        SPINNING => serve_tasks(control, &runtime, adaptive(ours::accept(role, control)?)),
         "threads" => serve_echo::<WORDS>(control, ours::accept(role, control)?),
         _ => no_such_peer(role),
     }
