@@ -93,8 +93,9 @@ pub trait Reactor: Send + Sized + Unpin {
 /// * All futures are `Send`, as long as what they post is `Sync`.
 /// * A task that has nothing to do uses no processor time, and one that never has to wait lets others run now and
 ///   then.
-/// * Nobody spins, unless told to. Where two processes talk all the time and have processors to spare, who
-///   [does](AsyncReceiver::set_wait_strategy) is many times faster.
+/// * A task waits as its port did, [adaptively](AsyncReceiver::set_wait_strategy) unless told otherwise: it looks for a
+///   short while before it sleeps, where that was seen to pay, and lets others run in between. Posts that wait for room
+///   sleep at once.
 ///
 /// A port that was made async takes up to five descriptors more, as its halves begin to wait.
 ///

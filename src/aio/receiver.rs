@@ -10,6 +10,7 @@ use crate::Message;
 use crate::Receiver;
 use crate::WaitStrategy;
 use crate::error::RecvError;
+use crate::port::Spell;
 
 use super::{AsyncMessage, Messages, Reactor, Watcher};
 
@@ -19,45 +20,23 @@ pub struct AsyncReceiver<R> {
     // Before the half: the runtime must forget its descriptor before that is closed.
     watcher: Watcher<R>,
     receiver: Receiver,
-    /// How the half waited before.
-    strategy: WaitStrategy,
+    /// How the half looks for messages now; `None` if it does not wait.
+    spell: Option<Spell>,
 }
 
 impl<R: Reactor> AsyncReceiver<R> {
     /// Makes a receiving half async; the other half may be used by a thread.
     pub fn new(receiver: Receiver) -> Self {
-        let strategy = receiver.wait_strategy();
-        receiver.set_wait_strategy(WaitStrategy::Sleep);
-        Self { watcher: Watcher::new(receiver.mark()), receiver, strategy }
+        Self { watcher: Watcher::new(receiver.mark()), receiver, spell: None }
     }
 
-    /// Chooses how the tasks of this half wait for messages; at first [`Sleep`](WaitStrategy::Sleep).
+    /// Chooses how the tasks of this half wait for messages; at first as the port did.
     ///
-    /// [`Adaptive`](WaitStrategy::Adaptive) is for the one task of a thread that talks with another process all the
-    /// time: it looks for a while, learnt from what was seen and 50 µs at most, before it sleeps. **Meanwhile its
-    /// thread does nothing else.** [`Spin`](WaitStrategy::Spin) does the same: a task sleeps in the end.
-    ///
-    #[cfg_attr(feature = "tokio", doc = "```")]
-    #[cfg_attr(not(feature = "tokio"), doc = "```ignore")]
-    /// use zeroport::tokio::AsyncPort;
-    /// use zeroport::{MessageChannel, WaitStrategy};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let MessageChannel { port1, port2 } = MessageChannel::new()?;
-    /// let mut port2 = AsyncPort::new(port2);
-    /// port2.receiver.set_wait_strategy(WaitStrategy::Adaptive);
-    /// # let posting = std::thread::spawn(move || port1.post_bytes(b"soon").map(|()| port1));
-    /// assert_eq!(port2.receiver.recv().await?.bytes(), b"soon");
-    /// # posting.join().unwrap()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn set_wait_strategy(&mut self, strategy: WaitStrategy) {
-        self.receiver.set_wait_strategy(match strategy {
-            WaitStrategy::Spin => WaitStrategy::Adaptive,
-            strategy => strategy,
-        });
+    /// An [adaptive](WaitStrategy::Adaptive) wait looks for a while, learnt from what was seen and 50 µs at most, before
+    /// it sleeps. Every few looks it lets the other tasks of its thread run. [`Spin`](WaitStrategy::Spin) does so for
+    /// 50 µs each time: a task sleeps in the end.
+    pub fn set_wait_strategy(&self, strategy: WaitStrategy) {
+        self.receiver.set_wait_strategy(strategy);
     }
 
     /// Waits for the next message. See [`MessagePort::recv`](crate::MessagePort::recv).
@@ -139,24 +118,44 @@ impl<R: Reactor> AsyncReceiver<R> {
     pub fn into_inner(self) -> Receiver {
         self.receiver.disarm();
         self.receiver.split();
-        self.receiver.set_wait_strategy(self.strategy);
         self.receiver
     }
 
     /// Ready when there is a message, the end, or another reason not to wait.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RecvError>> {
-        if self.receiver.has_next() || self.receiver.spin() {
+        if self.receiver.has_next() || ready!(self.poll_spell(cx)) {
+            if let Some(spell) = self.spell.take() {
+                self.receiver.end_spell(spell);
+            }
             // Who has posted that, rings, or has rung: there is no announcement to take back.
             return self.watcher.poll_turn(cx).map(Ok);
         }
         loop {
             self.watcher.take_news(cx);
             if !self.receiver.arm().map_err(refused)? {
+                self.spell = None;
                 return Poll::Ready(Ok(()));
             }
             let readable = self.watcher.poll_readable(cx, || self.receiver.shared_pollable());
             ready!(readable).map_err(refused)?;
             ready!(self.watcher.poll_turn(cx));
+        }
+    }
+
+    /// Looks for messages before the half is armed, once in each wait. Whether there is one.
+    fn poll_spell(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let spell = match self.spell {
+            None => self.receiver.begin_spell(),
+            Some(spell) => self.receiver.go_on(spell),
+        };
+        self.spell = Some(spell);
+        match spell {
+            Spell::Going { .. } => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Spell::Paid => Poll::Ready(true),
+            Spell::Over => Poll::Ready(false),
         }
     }
 }
@@ -172,6 +171,7 @@ struct Waiting<'r, R>(&'r mut AsyncReceiver<R>);
 
 impl<R> Drop for Waiting<'_, R> {
     fn drop(&mut self) {
+        self.0.spell = None;
         self.0.receiver.disarm();
     }
 }

@@ -147,16 +147,6 @@ impl Receiver {
         self.wait_until(deadline).unwrap_or(Err(RecvError::Empty))
     }
 
-    /// As the first part of a wait: what is about to come is found without a sleep.
-    #[cfg(feature = "async")]
-    #[cold]
-    pub(super) fn look_for_a_while(&self) -> bool {
-        let hold = self.hold();
-        let Some(line) = hold.line() else { return false };
-        let place = Place { endpoint: &hold.endpoint, line: &line, word: hold.word() };
-        self.glance() || hold.waits.spin(place, None, &mut |how| self.look(how)).is_some()
-    }
-
     fn wait_until(&self, deadline: Option<Instant>) -> Option<Result<(), RecvError>> {
         let word = &self.hold().endpoint.own().message_wake;
         self.hold().wait_longer(word, deadline, |how| self.look(how))

@@ -71,6 +71,8 @@ pub use receive::Receiver;
 pub use set::PortSet;
 pub use set_events::{Event, Events, InsertError, InsertRefusal};
 pub use set_handle::SetHandle;
+#[cfg(feature = "async")]
+pub(crate) use tasks::Spell;
 pub use transfer_list::{TransferError, TransferList, Transferable};
 pub use wait::WaitStrategy;
 

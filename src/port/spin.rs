@@ -31,6 +31,12 @@ pub(super) enum Patience {
     ForEver,
 }
 
+impl Patience {
+    /// What no adaptive wait exceeds.
+    #[cfg(feature = "async")]
+    pub(super) const LONGEST: Duration = Duration::from_nanos(SPIN_MAX as u64);
+}
+
 impl Spin {
     pub(super) fn new(strategy: WaitStrategy) -> Self {
         Self {

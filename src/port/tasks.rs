@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::fork::Mark;
 
@@ -10,6 +11,7 @@ use super::MessagePort;
 use super::hold::Hold;
 use super::post::Sender;
 use super::receive::Receiver;
+use super::spin::Patience;
 use super::wait::WaitStrategy;
 
 impl MessagePort {
@@ -34,14 +36,53 @@ impl Receiver {
         self.hold().mark()
     }
 
-    pub(crate) fn wait_strategy(&self) -> WaitStrategy {
-        self.hold().waits.strategy()
+    /// Begins to look for what is about to come, before anything is announced.
+    pub(crate) fn begin_spell(&self) -> Spell {
+        if self.glance() {
+            return Spell::Paid;
+        }
+        match self.hold().waits.spin.patience() {
+            Patience::None => Spell::Over,
+            Patience::For(limit) => Spell::Going { since: Instant::now(), limit },
+            // A task sleeps in the end.
+            Patience::ForEver => Spell::Going { since: Instant::now(), limit: Patience::LONGEST },
+        }
     }
 
-    /// Looks for a message as long as the strategy has it, before anything is announced.
-    pub(crate) fn spin(&self) -> bool {
-        self.hold().waits.strategy() != WaitStrategy::Sleep && self.look_for_a_while()
+    /// Looks a few times more.
+    pub(crate) fn go_on(&self, spell: Spell) -> Spell {
+        let Spell::Going { since, limit } = spell else { return spell };
+        let waits = &self.hold().waits;
+        if waits.look_a_few_times(|| self.has_next()) {
+            self.end_spell(spell);
+            Spell::Paid
+        } else if since.elapsed() >= limit {
+            waits.spin.was_vain();
+            Spell::Over
+        } else {
+            spell
+        }
     }
+
+    /// There is something: learns from it.
+    pub(crate) fn end_spell(&self, spell: Spell) {
+        if let Spell::Going { since, .. } = spell {
+            self.hold().waits.spin.has_paid(since.elapsed());
+        }
+    }
+}
+
+/// A time in which a task looks for messages again and again, before it sleeps. Between the looks, others run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spell {
+    Going {
+        since: Instant,
+        limit: Duration,
+    },
+    /// There is something.
+    Paid,
+    /// It is time to sleep.
+    Over,
 }
 
 impl Sender {

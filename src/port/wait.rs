@@ -42,7 +42,7 @@ pub(super) const LINE_LOOK: Duration = Duration::from_millis(1);
 /// One half's way of waiting.
 #[derive(Debug)]
 pub(super) struct Waits {
-    spin: Spin,
+    pub(super) spin: Spin,
     sleeper: Sleeper,
     line_look: Cell<Option<Instant>>,
     sleeps: Cell<u64>,
@@ -102,10 +102,18 @@ impl Waits {
 
     /// A few quick looks, before anything that takes time: what is about to come is found at once.
     #[inline]
-    pub(super) fn glance(&self, mut look: impl FnMut() -> bool) -> bool {
-        for _ in 0..if self.spin.may_glance() { QUICK_LOOKS } else { 0 } {
+    pub(super) fn glance(&self, look: impl FnMut() -> bool) -> bool {
+        let has_paid = self.spin.may_glance() && self.look_a_few_times(look);
+        if has_paid {
+            self.spin.has_paid_at_once();
+        }
+        has_paid
+    }
+
+    #[inline]
+    pub(super) fn look_a_few_times(&self, mut look: impl FnMut() -> bool) -> bool {
+        for _ in 0..QUICK_LOOKS {
             if look() {
-                self.spin.has_paid_at_once();
                 return true;
             }
             spin_loop();

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use futures_util::future::{Either, poll_fn, select};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use zeroport::{MessageChannel, MessagePort, PostError, transfer};
+use zeroport::{MessageChannel, MessagePort, PostError, WaitStrategy, transfer};
 
-use super::number;
-use crate::runtime::{AsyncPort, block_on, sleep, spawn};
+use super::{number, sleeping};
+use crate::runtime::{block_on, sleep, spawn};
 use crate::support::{Setup, channels, conversation, with_watchdog};
 
 const CANCELS: u64 = 10_000;
@@ -72,9 +72,11 @@ async fn sometimes<T>(random: &mut Random, future: impl Future<Output = T>) -> O
 conversation!(
     receives_are_dropped_in_all_states,
     |port: MessagePort| block_on(async {
-        let mut port = AsyncPort::new(port);
+        let mut port = sleeping(port);
         let (mut random, mut cancels, mut next) = (Random(1), 0, 0);
         while cancels < CANCELS {
+            let strategies = [WaitStrategy::Sleep, WaitStrategy::Adaptive, WaitStrategy::Spin];
+            port.receiver.set_wait_strategy(strategies[cancels as usize % 3]);
             match sometimes(&mut random, port.receiver.recv()).await {
                 None => cancels += 1,
                 Some(message) => {
@@ -110,7 +112,7 @@ conversation!(
     posts_are_dropped_in_all_states,
     LITTLE,
     |port: MessagePort| block_on(async {
-        let mut port = AsyncPort::new(port);
+        let mut port = sleeping(port);
         let (mut random, mut cancels, mut next) = (Random(1), 0, 0u64);
         while cancels < CANCELS {
             let words = vec![next; 1 + random.next() as usize % 100];
@@ -154,7 +156,7 @@ fn nobody_rings_for_a_future_that_was_dropped() {
     with_watchdog(|| {
         block_on(async {
             let MessageChannel { port1, port2 } = LITTLE.open();
-            let mut port = AsyncPort::new(port2);
+            let mut port = sleeping(port2);
             for round in 0..10u64 {
                 assert!(at_once(port.receiver.recv()).await.is_none());
                 port1.post_pod(&round).unwrap();
@@ -179,7 +181,7 @@ fn what_was_to_be_given_away_is_not_lost_with_its_future() {
     with_watchdog(|| {
         block_on(async {
             let MessageChannel { port1, port2 } = LITTLE.open();
-            let mut port = AsyncPort::new(port1);
+            let mut port = sleeping(port1);
             while port.sender.get_ref().try_post_bytes(&[0; 100]).is_ok() {}
             let (mine, theirs) = channels(2);
             let mut list = theirs.into_iter().collect();
@@ -209,14 +211,14 @@ fn a_dropped_wait_leaves_a_port_that_works() {
             let MessageChannel { port1, port2 } = LITTLE.open();
             let (mut port1, mut port2) = (Some(port1), Some(port2));
             for round in 0..100u64 {
-                let mut port = AsyncPort::new(port2.take().unwrap());
+                let mut port = sleeping(port2.take().unwrap());
                 assert!(at_once(port.receiver.recv()).await.is_none());
                 while port.sender.get_ref().try_post_pod(&round).is_ok() {}
                 assert!(at_once(port.sender.post_pod(&round)).await.is_none());
                 let back = port.into_port().unwrap();
                 let other = port1.take().unwrap();
                 let answering = spawn(async move {
-                    let mut other = AsyncPort::new(other);
+                    let mut other = sleeping(other);
                     while let Ok(message) = other.receiver.try_recv() {
                         assert_eq!(message.pod::<u64>().unwrap(), &round);
                     }

@@ -5,7 +5,8 @@ use std::task::Poll;
 use futures_util::future::{poll_fn, poll_immediate};
 use zeroport::{CloseReason, MessagePort, PostError, RecvError};
 
-use crate::runtime::{AsyncPort, block_on};
+use super::sleeping;
+use crate::runtime::block_on;
 use crate::support::{Peer, Setup, doomed};
 
 const LITTLE: Setup = Setup::new().capacity(4096).limit(0);
@@ -31,7 +32,7 @@ fn be_killed(port: MessagePort) {
 doomed!(
     the_last_message_and_the_death_come_at_once,
     |port: MessagePort, mut peer: Peer| block_on(async {
-        let mut port = AsyncPort::new(port);
+        let mut port = sleeping(port);
         poll_fn(|cx| {
             assert!(port.receiver.poll_recv(cx).is_pending());
             Poll::Ready(())
@@ -50,7 +51,7 @@ doomed!(
 doomed!(
     a_death_between_two_waits_is_told,
     |port: MessagePort, mut peer: Peer| block_on(async {
-        let mut port = AsyncPort::new(port);
+        let mut port = sleeping(port);
         assert_eq!(port.receiver.recv().await.unwrap().bytes(), b"here");
         assert!(poll_immediate(port.receiver.recv()).await.is_none());
         peer.kill();
@@ -67,7 +68,7 @@ doomed!(
     a_death_between_two_posts_is_told,
     LITTLE,
     |port: MessagePort, mut peer: Peer| block_on(async {
-        let mut port = AsyncPort::new(port);
+        let mut port = sleeping(port);
         assert_eq!(port.receiver.recv().await.unwrap().bytes(), b"here");
         while port.sender.get_ref().try_post_bytes(&[0; 100]).is_ok() {}
         assert!(poll_immediate(port.sender.post_bytes(&[0; 100])).await.is_none());

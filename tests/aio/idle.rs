@@ -16,7 +16,7 @@ use futures_util::future::poll_immediate;
 use rustix::time::{ClockId, clock_gettime};
 use zeroport::{MessageChannel, Reactor, WaitStrategy};
 
-use super::echo;
+use super::{echo, sleeping};
 use crate::runtime::{AsyncPort, block_on, sleep, spawn};
 use crate::support::{Setup, alone, channels, count_descriptors, count_threads, with_watchdog};
 
@@ -58,7 +58,7 @@ alone!(tasks_that_wait_do_not_work, || block_on(async {
 alone!(tasks_that_spin_sleep_in_the_end, || block_on(async {
     for strategy in [WaitStrategy::Adaptive, WaitStrategy::Spin] {
         let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
-        let (mut port, mut peer) = (AsyncPort::new(port1), AsyncPort::new(port2));
+        let (port, mut peer) = (AsyncPort::new(port1), AsyncPort::new(port2));
         port.receiver.set_wait_strategy(strategy);
         peer.receiver.set_wait_strategy(strategy);
         let waiting = spawn(echo(port));
@@ -72,7 +72,7 @@ alone!(tasks_that_spin_sleep_in_the_end, || block_on(async {
 // Two that wait on one line do not wake each other for ever.
 alone!(two_halves_that_wait_do_not_work, || block_on(async {
     let MessageChannel { port1, port2 } = Setup::new().capacity(4096).limit(0).open();
-    let AsyncPort { mut sender, mut receiver, .. } = AsyncPort::new(port1);
+    let AsyncPort { mut sender, mut receiver, .. } = sleeping(port1);
     let posting = spawn(async move { while sender.post_bytes(&[0; 100]).await.is_ok() {} });
     let reading = spawn(async move { while receiver.recv().await.is_ok() {} });
     for round in 0..20 {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use static_assertions::{assert_impl_all, assert_not_impl_any};
-use zeroport::{AsyncMessage, CloseReason, MessageChannel, MessagePort, RecvError};
+use zeroport::{AsyncMessage, CloseReason, MessageChannel, MessagePort, RecvError, WaitStrategy};
 
 use crate::bursts::{self, warm_up_poster, warm_up_reader};
 use crate::runtime::{AsyncPort, AsyncReceiver, AsyncSender, block_on, spawn};
@@ -29,6 +29,12 @@ const ROUNDS: u64 = 2_000;
 
 fn is_send<F: Future + Send>(future: F) -> F {
     future
+}
+
+/// One whose tasks are armed at once, where that is what a test is about.
+fn sleeping(port: MessagePort) -> AsyncPort {
+    port.set_wait_strategy(WaitStrategy::Sleep);
+    AsyncPort::new(port)
 }
 
 fn number(message: &[u8]) -> u64 {
@@ -108,7 +114,7 @@ conversation!(
     },
     |port: MessagePort| {
         warm_up_poster(&port);
-        port.set_wait_strategy(zeroport::WaitStrategy::Adaptive);
+        port.set_wait_strategy(WaitStrategy::Adaptive);
         bursts::post_bursts(&port, 2_000);
     }
 );
@@ -139,12 +145,12 @@ fn at_the_moment_of_falling_asleep() {
         |port| {
             warm_up_poster(&port);
             assert_ne!(bursts::is_registered(), Some(false));
-            port.set_wait_strategy(zeroport::WaitStrategy::Sleep);
+            port.set_wait_strategy(WaitStrategy::Sleep);
             bursts::post_at_the_moment(&port, &TOLD, 30_000);
         },
         |port| {
             warm_up_reader(&port);
-            block_on(tell_the_moment(AsyncPort::new(port), &TOLD));
+            block_on(tell_the_moment(sleeping(port), &TOLD));
         },
     );
 }

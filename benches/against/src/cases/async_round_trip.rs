@@ -1,5 +1,5 @@
-//! Round trips of 64 bytes between two tasks, each in a tokio runtime of one thread, both ends sleeping: as in
-//! `rtt_sleep`, whose threads stand beside them. And the same with both ends spinning for a while first.
+//! Round trips of 64 bytes between two tasks, each in a tokio runtime of one thread; beside threads that receive, and
+//! beside tasks and threads that sleep at once.
 
 use std::future::Future;
 
@@ -23,32 +23,31 @@ use crate::run::Run;
 const WORDS: usize = 8;
 const SIZE: usize = size_of::<[u64; WORDS]>();
 
+/// Who sleeps at once instead of looking for a while first.
+const TASKS_ASLEEP: &str = "asleep";
+const THREADS_ASLEEP: &str = "recv-asleep";
+
 fn role(peer: &'static str) -> Role<'static> {
-    Role { wait: WaitStrategy::Sleep, ..Role::new("async_round_trip", peer, SIZE) }
+    let wait = match peer {
+        TASKS_ASLEEP | THREADS_ASLEEP => WaitStrategy::Sleep,
+        _ => WaitStrategy::default(),
+    };
+    Role { wait, ..Role::new("async_round_trip", peer, SIZE) }
 }
 
 pub fn run(run: &mut Run) -> Result<()> {
-    let port = ours::link(ChannelOptions::new(), role("zeroport"))?;
+    let link = |peer| ours::link(ChannelOptions::new(), role(peer));
+    let tasks = |peer| link(peer).and_then(|it| Tasks::new(it.far, AsyncPort::new(it.carrier)));
     let (far, socket) = stream::link(role("UnixStream"))?;
     let runtime = runtime()?;
     let socket = Socket::new(&runtime, socket)?;
-    let threads = ours::link(ChannelOptions::new(), role("threads"))?;
-    let spinning = ours::link(ChannelOptions::new(), role(SPINNING))?;
     Contest::new("async_round_trip", SIZE, Unit::Nanos)
-        .peer("zeroport", Tasks::new(port.far, AsyncPort::new(port.carrier))?)
+        .peer("zeroport", tasks("zeroport")?)
         .peer("tokio UnixStream", Tasks { runtime, far, end: socket })
-        .peer("zeroport, threads", RoundTrips::new(threads))
-        .peer("zeroport, adaptive", Tasks::new(spinning.far, adaptive(spinning.carrier))?)
+        .peer("zeroport, recv", RoundTrips::new(link("recv")?))
+        .peer("zeroport, asleep", tasks(TASKS_ASLEEP)?)
+        .peer("zeroport, recv asleep", RoundTrips::new(link(THREADS_ASLEEP)?))
         .run(run)
-}
-
-/// The far end of the tasks that do not sleep at once.
-const SPINNING: &str = "adaptive";
-
-fn adaptive(port: MessagePort) -> AsyncPort {
-    let mut port = AsyncPort::new(port);
-    port.receiver.set_wait_strategy(WaitStrategy::Adaptive);
-    port
 }
 
 fn runtime() -> Result<Runtime> {
@@ -149,7 +148,7 @@ fn serve_tasks(control: &MessagePort, runtime: &Runtime, mut end: impl Carrier) 
 pub fn serve(role: Role, control: &MessagePort) -> Result<()> {
     let runtime = runtime()?;
     match role.peer {
-        "zeroport" => {
+        "zeroport" | TASKS_ASLEEP => {
             let port = AsyncPort::new(ours::accept(role, control)?);
             serve_tasks(control, &runtime, port)
         }
@@ -157,8 +156,7 @@ pub fn serve(role: Role, control: &MessagePort) -> Result<()> {
             let socket = Socket::new(&runtime, stream::accept()?)?;
             serve_tasks(control, &runtime, socket)
         }
-        SPINNING => serve_tasks(control, &runtime, adaptive(ours::accept(role, control)?)),
-        "threads" => serve_echo::<WORDS>(control, ours::accept(role, control)?),
+        "recv" | THREADS_ASLEEP => serve_echo::<WORDS>(control, ours::accept(role, control)?),
         _ => no_such_peer(role),
     }
 }
