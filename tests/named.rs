@@ -649,6 +649,7 @@ fn what_a_handler_wants_of_its_loop() {
     for name in ["first", "second", "second"] {
         port1.post_message(name, NOTHING, transfer![]).unwrap();
     }
+    drop(port1); // so that the run ends, whatever becomes of the stop
     let mut events = EventLoop::new().unwrap();
     events.on_panic(|_| panics.set(panics.get() + 1));
     let port = events.insert(port2).unwrap();
