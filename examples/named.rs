@@ -1,4 +1,4 @@
-//! Messages with names: a worker that serves several clients, which come, crash and go.
+//! A worker for many clients, which come, crash and go: handlers for names, in event loops.
 //!
 //! `cargo run --example named`
 //!
@@ -6,23 +6,19 @@
 //! to the worker. Whom it does not know gets none. Whoever gets one talks to the worker directly: requests and
 //! replies, and a request whose replies are a stream.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
 use std::env;
 use std::error::Error;
-use std::path::Path;
-use std::process::{self, Child, Command, ExitCode};
-use std::time::Duration;
+use std::process::{self, Command, ExitCode};
+use std::rc::Rc;
 
 use zeroport::{
-    AsPod, CloseReason, Credentials, Event, Handlers, MessageChannel, NamedEvent, PortSet,
-    ReplyError, Server, TransferError, transfer,
+    AsPod, EventLoop, Handlers, MessageChannel, NamedEvent, PortId, ReplyError, Responder, Server,
+    transfer,
 };
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// Nobody here needs so long.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// A message that says all with its name.
 const NOTHING: &[u8] = &[];
 
@@ -44,197 +40,147 @@ fn main() -> ExitCode {
 
 // --- The main process ---
 
-/// What it knows of a client.
+/// Whose port it is, as the main process knows.
 struct Client {
     role: &'static str,
-    /// As the kernel has vouched for when it connected.
-    credentials: Credentials,
-    is_ours: bool,
+    is_guest: bool,
 }
 
 fn run() -> Outcome {
+    let mut events = EventLoop::new()?;
+    let (worker, mut worker_process) = zeroport::spawn(ourselves(&["--worker"])?)?;
+    let worker = events.insert(worker)?;
+    let handlers = Handlers::new();
+    handlers.on("request-worker-channel", move |event: &NamedEvent<'_, '_, Client>| {
+        let Ok(Some(responder)) = event.responder() else { return };
+        let Client { role, is_guest } = event.identity();
+        if *is_guest {
+            println!("main: {role} gets a channel to the worker");
+            event.later(move |events| {
+                introduce(events, worker, responder).unwrap_or_else(|error| eprintln!("{error}"));
+            });
+        } else {
+            let _ = responder.fail("the worker is not for you"); // who asked may have gone
+        }
+    });
+
+    let handlers = Rc::new(RefCell::new(handlers)); // for the ports of all clients
     let path = env::temp_dir().join(format!("zeroport-named-{}", process::id()));
     let server = Server::bind(&path)?;
-    let mut command = Command::new(env::current_exe()?);
-    command.arg("--worker");
-    let (worker, mut worker_process) = zeroport::spawn(command)?;
-
-    let mut set = PortSet::new()?;
-    let (mut clients, mut children) = (HashMap::new(), Vec::new());
-    for (key, role) in ["first", "crashing", "second", "stranger"].into_iter().enumerate() {
-        let child = start(role, &path)?;
-        let caller = server.accept_timeout(PATIENCE)?;
-        let credentials = caller.credentials().try_clone()?;
-        // Which processes are ours is the main process's to know: here, those it has started on purpose.
-        let is_ours = role != "stranger" && credentials.pid == Some(child.id());
-        set.insert(key, caller.admit()?)?;
-        clients.insert(key, Client { role, credentials, is_ours });
-        children.push(child);
+    let mut processes = Vec::new();
+    for role in ["first", "crashing", "second", "stranger"] {
+        let process = ourselves(&[role, &path.to_string_lossy()])?.spawn()?;
+        let caller = server.accept()?;
+        // A number belongs to one process until that was waited for; so those of our own children will do.
+        let is_ours = caller.credentials().pid == Some(process.id());
+        let client = Client { role, is_guest: is_ours && role != "stranger" };
+        let port = events.insert(caller.admit()?)?;
+        let handlers = Rc::clone(&handlers);
+        events
+            .listeners_of(port)
+            .on_message(move |turn, message| {
+                handlers.borrow_mut().dispatch_in(turn, &client, message);
+            })
+            .on_close(move |events, reason| {
+                println!("{role}: {reason}");
+                if events.len() == 1 {
+                    events.close(worker); // no client is left
+                }
+            });
+        processes.push(process);
     }
-
-    let told = RefCell::new(BTreeMap::new());
-    let tell =
-        |role, what: String| told.borrow_mut().entry(role).or_insert_with(Vec::new).push(what);
-    let mut handlers = Handlers::new();
-    handlers.on("request-worker-channel", |event: &NamedEvent<'_, '_, Client>| {
-        let answered = introduce(event, &worker);
-        answered.unwrap_or_else(|error| eprintln!("named: {error}"));
-    });
-    handlers.on("report", |event| tell(event.identity().role, text(event.bytes())));
-    while !set.is_empty() {
-        for (key, event) in set.wait()? {
-            let client = clients.get(&key).ok_or("nobody has this key")?;
-            match event {
-                Event::Message(sender, message) => handlers.dispatch(sender, client, &message),
-                Event::Closed(reason) => tell(client.role, format!("{reason}")),
-                other => return Err(format!("{}: {other:?}", client.role).into()),
-            }
-        }
+    events.run()?; // until no port is left
+    for mut process in processes {
+        process.wait()?;
     }
-    drop(handlers);
-    for mut child in children {
-        child.wait()?;
+    if !worker_process.wait()?.success() {
+        return Err("the worker failed".into());
     }
-    for (role, lines) in told.into_inner() {
-        lines.iter().for_each(|line| println!("{role}: {line}"));
-    }
-
-    // The worker outlives them, and replies when it has seen the end of all.
-    let summary = worker.invoke("when-all-have-gone", NOTHING, transfer![])?;
-    println!("the worker: {}", text(summary.recv_timeout(PATIENCE)?.bytes()));
-    worker.close();
-    check(worker_process.wait()?.success(), "the worker failed")?;
     println!("named: ok");
     Ok(())
 }
 
-fn start(role: &str, path: &Path) -> Outcome<Child> {
-    Ok(Command::new(env::current_exe()?).arg(role).arg(path).spawn()?)
+fn ourselves(arguments: &[&str]) -> Outcome<Command> {
+    let mut command = Command::new(env::current_exe()?);
+    command.args(arguments);
+    Ok(command)
 }
 
-/// Makes a channel between the worker and a client, if the client may have one.
-fn introduce(event: &NamedEvent<'_, '_, Client>, worker: &zeroport::MessagePort) -> Outcome {
-    let Some(responder) = event.responder()? else { return Ok(()) };
-    let Client { credentials, is_ours, .. } = event.identity();
-    if !is_ours || credentials.uid != our_user()? {
-        responder.fail("the worker is not for you")?;
-        return Ok(());
-    }
+/// Makes a channel between the worker and a client: from then on they talk without this process.
+fn introduce(events: &EventLoop<'_>, worker: PortId, client: Responder) -> Outcome {
+    let worker = events.sender_of(worker).ok_or("the worker has gone")?;
     // Untrusted, as the client's own port is: what crashes may also have been taken over.
     let MessageChannel { port1, port2 } = MessageChannel::untrusted()?;
     worker.post_message("new-client", NOTHING, port1)?;
-    responder.reply_with(NOTHING, port2)?;
-    // Now the two can talk without this process.
+    client.reply_with(NOTHING, port2)?;
     Ok(())
-}
-
-fn our_user() -> Outcome<u32> {
-    use std::os::unix::fs::MetadataExt;
-    Ok(std::fs::metadata("/proc/self")?.uid())
 }
 
 // --- The worker ---
 
-/// The key of the port to the main process, among those of the clients.
-const MAIN: u32 = 0;
-
 fn work() -> Outcome {
-    let mut set = PortSet::new()?;
-    set.insert(MAIN, zeroport::parent_port()?)?;
-    let (new_ports, clients) = (set.handle(), Cell::new(0));
-    let waiting = RefCell::new(Vec::new());
-    let mut ends = Vec::new();
-
-    let mut handlers = Handlers::new();
-    handlers.on("new-client", |event: &NamedEvent<'_, '_, u32>| {
-        // Nobody but the main process brings clients.
-        if *event.identity() != MAIN {
-            return;
-        }
-        while let Ok(Some(port)) = event.take_port() {
-            clients.set(clients.get() + 1);
-            let inserted = new_ports.insert(MAIN + clients.get(), port);
-            inserted.unwrap_or_else(|_| eprintln!("named: the set is gone"));
-        }
-    });
+    let handlers = Handlers::new();
     handlers.handle("double", |event| event.pod::<u32>().map(|n| AsPod(2 * n)));
     handlers.on("give-me-a-stream", |event| {
         let (Ok([element, count]), Ok(Some(stream))) = (event.pod::<[u32; 2]>(), event.responder())
         else {
             return;
         };
-        // The stream ends with the port, at the end of this.
         let stream = stream.into_port();
         for _ in 0..*count {
             // A client that does not read gets no more than its queue holds.
             let Ok(()) = stream.try_post_pod(element) else { return };
         }
-    });
-    handlers.on("when-all-have-gone", |event| {
-        waiting.borrow_mut().extend(event.responder().ok().flatten());
-    });
+    }); // the stream ends with its port
+    let handlers = Rc::new(RefCell::new(handlers)); // for the ports of all clients
 
-    while set.contains_key(&MAIN) {
-        for (key, event) in set.wait()? {
-            match event {
-                Event::Message(sender, message) => handlers.dispatch(sender, &key, &message),
-                Event::Closed(reason) if key != MAIN => ends.push(reason),
-                Event::Closed(_) => {}
-                other => return Err(format!("{key}: {other:?}").into()),
-            }
-        }
-        if ends.len() == clients.get() as usize {
-            let crashed = ends.iter().filter(|end| **end == CloseReason::PeerDied).count();
-            let summary = format!("{} clients have come and gone, {crashed} crashed", ends.len());
-            for responder in waiting.take() {
-                responder.reply(summary.as_bytes())?;
-            }
-        }
-    }
+    let mut from_main = Handlers::new();
+    from_main.on("new-client", move |event| {
+        let Ok([port]) = event.take_ports() else { return };
+        let handlers = Rc::clone(&handlers);
+        event.later(move |events| {
+            let Ok(client) = events.insert(port) else { return };
+            events
+                .listeners_of(client)
+                .on_message(move |turn, message| {
+                    handlers.borrow_mut().dispatch_in(turn, &(), message);
+                })
+                .on_close(|_, reason| println!("the worker has lost a client: {reason}"));
+        });
+    });
+    let mut events = EventLoop::new()?;
+    let main = events.insert(zeroport::parent_port()?)?;
+    events.listeners_of(main).on_message(move |turn, message| {
+        from_main.dispatch_in(turn, &(), message);
+    });
+    events.run()?; // until main and all clients have gone
     Ok(())
 }
 
 // --- The clients ---
 
 fn visit(role: &str, path: &str) -> Outcome {
-    let main = zeroport::ChannelOptions::new().connect_timeout(path, PATIENCE)?.port;
-    let report = |what: &str| -> Result<(), TransferError> {
-        main.post_message("report", what.as_bytes(), transfer![])
-    };
-    let reply = main.invoke("request-worker-channel", NOTHING, transfer![])?;
-    let worker = match reply.recv_timeout(PATIENCE) {
+    let main = zeroport::connect(path)?.port;
+    let worker = match main.invoke("request-worker-channel", NOTHING, transfer![])?.recv() {
         Ok(reply) => reply.take_port()?.ok_or("no port")?,
-        Err(ReplyError::Failed(why)) => return Ok(report(&format!("refused: {why}"))?),
+        Err(ReplyError::Failed(why)) => {
+            println!("{role}: refused: {why}");
+            return Ok(());
+        }
         Err(error) => return Err(error.into()),
     };
-
     let doubled = worker.invoke("double", &AsPod(21u32), transfer![])?;
-    let doubled = *doubled.recv_timeout(PATIENCE)?.pod::<u32>()?;
-    report(&format!("21 doubled is {doubled}"))?;
+    println!("{role}: 21 doubled is {}", doubled.recv()?.pod::<u32>()?);
     if role == "crashing" {
         process::abort();
     }
-
     let stream = worker.invoke("give-me-a-stream", &AsPod([42u32, 10]), transfer![])?;
     let mut count = 0;
-    let end = loop {
-        match stream.recv_timeout(PATIENCE) {
-            Ok(element) => count += u32::from(element.pod::<u32>()? == &42),
-            Err(end) => break end,
-        }
-    };
-    report(&format!("42 came {count} times, then: {end}"))?;
-    let unknown = worker.invoke("fold-napkins", NOTHING, transfer![])?;
-    if let Err(error) = unknown.recv_timeout(PATIENCE) {
-        report(&error.to_string())?;
+    while let Ok(element) = stream.recv() {
+        count += u32::from(element.pod::<u32>()? == &42);
     }
+    println!("{role}: 42 came {count} times");
+    let unknown = worker.invoke("fold-napkins", NOTHING, transfer![])?;
+    println!("{role}: {}", unknown.recv().map_or_else(|error| error.to_string(), |_| "?".into()));
     Ok(())
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn check(holds: bool, otherwise: &str) -> Outcome {
-    if holds { Ok(()) } else { Err(otherwise.into()) }
 }

@@ -145,7 +145,8 @@
 //!
 //! A layer on ports: a message has a name, a [payload](Payload), and ports and buffers; a request brings the port for its
 //! replies, so that whoever asked learns of each of them, of a failure, and that there will never be one. It works on
-//! every port, in either direction. docs/from-electron.md, beside the source, has what each name of Electron is here.
+//! every port, in either direction; handlers in an [`EventLoop`] take new ports into it by [`NamedEvent::later`].
+//! docs/from-electron.md, beside the source, has what each name of Electron is here.
 //!
 //! ```
 //! use zeroport::{AsPod, Handlers, MessageChannel, transfer};
@@ -301,13 +302,13 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("zeroport needs 64-bit little-endian Linux");
 
-/// The code in README.md, run with the other examples.
-#[cfg(all(doctest, feature = "rkyv"))]
+/// The code in README.md, run with the other examples. (Some of it needs tokio.)
+#[cfg(all(doctest, feature = "rkyv", feature = "tokio"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
 /// As well the code in docs/from-electron.md.
-#[cfg(all(doctest, feature = "rkyv"))]
+#[cfg(all(doctest, feature = "rkyv", feature = "tokio"))]
 #[doc = include_str!("../docs/from-electron.md")]
 struct FromElectron;
 

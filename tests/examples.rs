@@ -223,27 +223,114 @@ fn listening() {
     assert_eq!(lines, expected);
 }
 
+/// The lines in the order of the alphabet, of an example whose processes print when they like, and its last one.
+fn sorted<'r>(ran: &'r Ran, last: &str) -> Vec<&'r str> {
+    let mut lines = ran.lines();
+    assert_eq!(lines.pop(), Some(last));
+    lines.sort_unstable();
+    lines
+}
+
 #[test]
 fn named() {
-    let served = |name: &str| {
-        [
-            "21 doubled is 42",
-            "42 came 10 times, then: no more replies: closed",
-            "the other side says: nobody handles \"fold-napkins\"",
-            "closed",
-        ]
-        .map(|line| format!("{name}: {line}"))
-    };
-    let crashing = ["21 doubled is 42", "the process at the other end died"];
-    let stranger = ["refused: the worker is not for you", "closed"];
     let expected = [
-        crashing.map(|line| format!("crashing: {line}")).to_vec(),
-        served("first").to_vec(),
-        served("second").to_vec(),
-        stranger.map(|line| format!("stranger: {line}")).to_vec(),
-        vec!["the worker: 3 clients have come and gone, 1 crashed".into(), "named: ok".into()],
+        "crashing: 21 doubled is 42",
+        "crashing: the process at the other end died",
+        "first: 21 doubled is 42",
+        "first: 42 came 10 times",
+        "first: closed",
+        "first: the other side says: nobody handles \"fold-napkins\"",
+        "main: crashing gets a channel to the worker",
+        "main: first gets a channel to the worker",
+        "main: second gets a channel to the worker",
+        "second: 21 doubled is 42",
+        "second: 42 came 10 times",
+        "second: closed",
+        "second: the other side says: nobody handles \"fold-napkins\"",
+        "stranger: closed",
+        "stranger: refused: the worker is not for you",
+        "the worker has lost a client: closed",
+        "the worker has lost a client: closed",
+        "the worker has lost a client: the process at the other end died",
     ];
-    assert_eq!(run_example("named", &[]).lines(), expected.concat());
+    assert_eq!(sorted(&run_example("named", &[]), "named: ok"), expected);
+}
+
+#[test]
+fn start() {
+    let expected = [
+        "main: a port has come; its messages wait",
+        "main: start",
+        "main: answer Ok(42), started: true",
+        "main: answer Ok(43), started: true",
+        "main: the end: closed",
+        "start: ok",
+    ];
+    assert_eq!(run_example("start", &[]).lines(), expected);
+}
+
+#[test]
+fn utility() {
+    let expected = [
+        "from the child: good-bye",
+        "its exit code: Some(7)",
+        "its output: doubling 21",
+        "on our port: 42",
+        "on the child's port: all done",
+        "the child: the process at the other end died",
+    ];
+    // There is no order between channels.
+    assert_eq!(sorted(&run_example("utility", &[]), "utility: ok"), expected);
+}
+
+#[test]
+fn windows() {
+    let expected = [
+        "main window received: hello from the secondary window",
+        "secondary window received: hello from the main window",
+    ];
+    assert_eq!(sorted(&run_example("windows", &[]), "windows: ok"), expected);
+}
+
+#[test]
+fn preload() {
+    let ran = run_example("preload", &[]);
+    let (stranger, others): (Vec<_>, Vec<_>) =
+        ran.lines().into_iter().partition(|line| line.starts_with("stranger"));
+    assert_eq!(stranger, ["stranger: refused: this port is not for you"]);
+    let expected = [
+        "page: has the port, and needs nobody between",
+        "page: from main: 21",
+        "main: from the page: 42",
+        "main: the page: closed",
+        "preload: ok",
+    ];
+    assert_eq!(others, expected);
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn async_stream() {
+    let expected = [
+        "fours: 10 came, then Ok(Closed)",
+        "sevens: 100000 came, then Ok(Closed)",
+        "a river: 0 came, then Err(\"nobody handles \\\"give-me-a-river\\\"\")",
+        "nines: 3 came, then Ok(PeerDied)",
+        "async_stream: ok",
+    ];
+    assert_eq!(run_example("async_stream", &[]).lines(), expected);
+}
+
+#[cfg(feature = "smol")]
+#[test]
+fn async_server() {
+    let expected = [
+        "501 answers, then PeerDied",
+        "1000 answers, then Closed",
+        "1000 answers, then Closed",
+        "async_server: ok",
+    ];
+    assert_eq!(run_example("async_server", &[]).lines(), expected);
 }
 
 #[test]
@@ -266,9 +353,12 @@ fn a_child_that_no_program_started_says_so() {
     let children = [
         ("close", "--child"),
         ("named", "--worker"),
+        ("preload", "--preload"),
         ("relay", "--far"),
         ("relay", "--relay"),
         ("reply_stream", "--server"),
+        ("start", "--page"),
+        ("utility", "--child"),
         ("worker", "--client"),
         ("worker", "--main"),
         ("worker", "--worker"),

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use support::{
     alone, channels, conversation, count_descriptors, count_segment_mappings, doomed, in_all_ways,
-    in_thread, with_watchdog,
+    in_thread, wait_until, with_watchdog,
 };
 use zeroport::{
-    CloseReason, EventLoop, MessageChannel, MessagePort, PeerState, PortId, RecvError, transfer,
+    ChannelOptions, CloseReason, EventLoop, MessageChannel, MessagePort, PeerState, PortId,
+    PostError, RecvError, transfer,
 };
 
 /// A loop in which what a handler finds wrong fails the test.
@@ -194,6 +195,47 @@ fn who_listens_late_is_told_of_the_end() {
     }
 }
 
+// S-063, S-064, S-065, with the other ends elsewhere: one that waits for its message, one that is told at once, one that
+// is asked for late.
+conversation!(
+    ends_that_are_told_at_once_and_ends_that_wait,
+    |carrier: MessagePort| {
+        let told = &RefCell::new(Vec::new());
+        let mut events = strict();
+        let (mine, theirs) = channels(3);
+        carrier.post_bytes_with(b"", theirs).unwrap();
+        let [at_once, unread, late] = mine.try_into().expect("three ports");
+        let [at_once, unread, late] = [at_once, unread, late].map(|it| events.insert(it).unwrap());
+        let hear = |who| move |_: &mut EventLoop<'_>, _| told.borrow_mut().push(who);
+        events.listeners_of(at_once).on_close(hear("at once"));
+        events.listeners_of(unread).on_close(hear("unread"));
+        assert_eq!(carrier.recv().unwrap().bytes(), b"posted");
+        run_all(&mut events);
+        assert!(told.borrow().is_empty());
+        carrier.post_bytes(b"close").unwrap();
+        // That of the late one is taken note of; then only the one with its message is left.
+        while events.len() > 1 {
+            events.run_once().unwrap();
+        }
+        let is_open = |state| state == PeerState::Open;
+        wait_until("it is closed", || !is_open(events.sender_of(unread).unwrap().peer_state()));
+        run_all(&mut events);
+        assert_eq!(told.take(), ["at once"]);
+        events.listeners_of(late).on_close(hear("late"));
+        run_all(&mut events);
+        assert_eq!(told.take(), ["late"]);
+        events.listeners_of(unread).on_message(|_, _| told.borrow_mut().push("a message"));
+        events.run().unwrap();
+        assert_eq!(told.take(), ["a message", "unread"]);
+    },
+    |carrier: MessagePort| {
+        let ports: [_; 3] = carrier.recv().unwrap().take_ports().unwrap();
+        ports[1].post_bytes(b"unread").unwrap();
+        carrier.post_bytes(b"posted").unwrap();
+        assert_eq!(carrier.recv().unwrap().bytes(), b"close");
+    }
+);
+
 // S-077: a handler for the end runs in a turn of its own, never inside the close.
 #[test]
 fn an_end_is_told_in_a_turn_of_its_own() {
@@ -317,3 +359,52 @@ alone!(nothing_stays_of_ports_whose_end_was_told, || {
         assert_eq!((count_descriptors(), count_segment_mappings()), before);
     }
 });
+
+// S-142, S-152: among the listed are some of a process that is killed, and one that never reads; the rest hear all.
+doomed!(
+    a_broadcaster_among_processes,
+    |carrier: MessagePort, mut peer| {
+        const NEWS: usize = 1000;
+        let list = RefCell::new(Vec::new());
+        let mut events = strict();
+        let (kept, ours) = channels(5);
+        let (remote, theirs) = channels(5);
+        let stuck = ChannelOptions::new().limit(0).open().unwrap();
+        carrier.post_bytes_with(b"", theirs).unwrap();
+        for port in ours.into_iter().chain(remote).chain([stuck.port1]) {
+            let (port, list) = (events.insert(port).unwrap(), &list);
+            list.borrow_mut().push(port);
+            events.listeners_of(port).on_close(move |_, reason| {
+                assert_eq!(reason, CloseReason::PeerDied);
+                list.borrow_mut().retain(|listed| *listed != port);
+            });
+        }
+        assert_eq!(carrier.recv().unwrap().bytes(), b"taken");
+        let mut refused = 0;
+        for round in 0..NEWS {
+            if round == NEWS / 2 {
+                peer.kill();
+                while list.borrow().len() > 6 {
+                    events.run_once().unwrap();
+                }
+            }
+            for port in &*list.borrow() {
+                match events.sender_of(*port).unwrap().try_post_bytes(&[7; 1000]) {
+                    Err(PostError::Full { .. }) => refused += 1,
+                    posted => posted.unwrap(),
+                }
+            }
+        }
+        peer.wait();
+        let read = stuck.port2.drain().count();
+        assert_eq!((read + refused, read < 100), (NEWS, true));
+        assert!(kept.iter().all(|port| port.drain().count() == NEWS));
+    },
+    |carrier: MessagePort| {
+        let ports = carrier.recv().unwrap().take_all_ports().unwrap();
+        carrier.post_bytes(b"taken").unwrap();
+        loop {
+            ports.iter().for_each(|port| drop(port.recv()));
+        }
+    }
+);

@@ -195,6 +195,39 @@ fn a_started_port_arrives_not_started() {
     assert_eq!(heard.take(), [("after", 1), ("after", 2)]);
 }
 
+// S-024, S-025, elsewhere: it arrives not started, with what waits in it, and one who listens for one takes one.
+conversation!(
+    a_started_port_arrives_not_started_elsewhere,
+    |carrier: MessagePort| {
+        let heard = Heard::default();
+        let (mut events, port, peer) = listening();
+        events.set_batch(1);
+        events.listeners_of(port).on_message(|_, message| heard.note("before", message));
+        post(&peer, 0..4);
+        events.run_once().unwrap();
+        carrier.post_bytes_with(b"", events.remove(port).unwrap()).unwrap();
+        assert_eq!(heard.take(), [("before", 0)]);
+        assert_eq!(carrier.recv().unwrap().bytes(), b"read");
+    },
+    |carrier: MessagePort| {
+        let heard = Heard::default();
+        let mut events = strict();
+        let [port] = carrier.recv().unwrap().take_ports().unwrap();
+        let port = events.insert(port).unwrap();
+        events.listeners_of(port).once(|_, message| heard.note("once", message));
+        run_all(&mut events);
+        assert_eq!(heard.take(), []);
+        events.listeners_of(port).start();
+        run_all(&mut events);
+        assert_eq!(heard.take(), [("once", 1)]);
+        events.listeners_of(port).once(|_, message| heard.note("once more", message));
+        run_all(&mut events);
+        assert_eq!(heard.take(), [("once more", 2)]);
+        assert_eq!(number(&events.remove(port).unwrap().try_recv().unwrap()), 3);
+        carrier.post_bytes(b"read").unwrap();
+    }
+);
+
 // S-030: who takes a message before its handler is called has it.
 #[test]
 fn a_message_is_told_or_taken() {

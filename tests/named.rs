@@ -7,6 +7,7 @@ mod support;
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,9 +19,9 @@ use support::{
 };
 use zeroport::{
     Address, AsPod, AsPodSlice, AttachError, Buffer, ChannelOptions, CloseReason, Credentials,
-    DecodeError, Event, Handlers, MessageChannel, MessagePort, NamedError, NamedMessage, PeerState,
-    PortSet, PostError, RecvError, Reply, ReplyError, Responder, Server, Tagged, TakeError,
-    TransferError, TransferList, Transferable, Untransferable, tag_of_name, transfer,
+    DecodeError, Event, EventLoop, Handlers, MessageChannel, MessagePort, NamedError, NamedMessage,
+    PeerState, PortSet, PostError, RecvError, Reply, ReplyError, Responder, Server, Tagged,
+    TakeError, TransferError, TransferList, Transferable, Untransferable, tag_of_name, transfer,
 };
 
 /// Long enough for everything, and not waited for.
@@ -584,6 +585,93 @@ fn a_handler_that_posts_to_itself_starves_nobody() {
         }
         assert!(counts.borrow()[0] - before < 1000, "a turn is bounded");
     }
+}
+
+// S-142, S-145: a port that comes with a named message joins the loop of its handler, with what waits in it.
+conversation!(
+    a_handler_takes_a_port_into_its_loop,
+    |parent: MessagePort| {
+        let lost = &Cell::new(0);
+        let work = Handlers::new();
+        work.handle("double", |event| event.pod::<u32>().map(|n| AsPod(2 * n)));
+        let work = Rc::new(RefCell::new(work));
+        let mut from_parent = Handlers::new();
+        from_parent.on("new-client", move |event| {
+            let ([client], work) = (event.take_ports().unwrap(), Rc::clone(&work));
+            assert!(event.later(move |events| {
+                let client = events.insert(client).unwrap();
+                events
+                    .listeners_of(client)
+                    .on_message(move |turn, message| {
+                        work.borrow_mut().dispatch_in(turn, &(), message);
+                    })
+                    .on_close(|_, _| lost.set(lost.get() + 1));
+            }));
+        });
+        let mut events = EventLoop::new().unwrap();
+        events.on_panic(|payload| std::panic::resume_unwind(payload));
+        let parent = events.insert(parent).unwrap();
+        events.listeners_of(parent).on_message(move |turn, message| {
+            from_parent.dispatch_in(turn, &(), message);
+        });
+        events.run().unwrap();
+        assert_eq!(lost.get(), 3);
+    },
+    |main: MessagePort| {
+        let clients = [(); 3].map(|()| {
+            let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+            let early = port1.invoke("double", &AsPod(21u32), transfer![]).unwrap();
+            main.post_message("new-client", NOTHING, port2).unwrap();
+            (port1, early)
+        });
+        for (client, early) in clients {
+            assert_eq!(early.recv().unwrap().pod::<u32>().unwrap(), &42);
+            let late = client.invoke("double", &AsPod(4u32), transfer![]).unwrap();
+            assert_eq!(late.recv().unwrap().pod::<u32>().unwrap(), &8);
+        }
+    }
+);
+
+/// What a handler wants of the loop is done before the next message, also if it panics then; without a loop it is dropped.
+#[test]
+fn what_a_handler_wants_of_its_loop() {
+    let (told, panics) = (RefCell::new(Vec::new()), Cell::new(0));
+    let MessageChannel { port1, port2 } = MessageChannel::new().unwrap();
+    let mut handlers = Handlers::new();
+    handlers.on("first", |event| {
+        event.later(|_| told.borrow_mut().push("later"));
+        told.borrow_mut().push("first");
+        panic!("after it has asked for something");
+    });
+    handlers.on("second", |event| {
+        told.borrow_mut().push("second");
+        event.later(|events| events.stop());
+    });
+    for name in ["first", "second", "second"] {
+        port1.post_message(name, NOTHING, transfer![]).unwrap();
+    }
+    drop(port1); // so that the run ends, whatever becomes of the stop
+    let mut events = EventLoop::new().unwrap();
+    events.on_panic(|_| panics.set(panics.get() + 1));
+    let port = events.insert(port2).unwrap();
+    events.listeners_of(port).on_message(move |turn, message| {
+        handlers.dispatch_in(turn, &(), message);
+    });
+    events.run().unwrap();
+    assert_eq!((told.take(), panics.get()), (vec!["first", "later", "second"], 1));
+    let port2 = events.remove(port).unwrap();
+    drop(events);
+
+    let mut held = Some(Rc::new(()));
+    let weak = held.as_ref().map(Rc::downgrade).unwrap();
+    let mut handlers = Handlers::new();
+    handlers.on("second", |event| {
+        let held = held.take();
+        told.borrow_mut().push(if event.later(move |_| drop(held)) { "later" } else { "no loop" });
+    });
+    handlers.dispatch(port2.sender(), &(), &port2.recv().unwrap());
+    assert!(weak.upgrade().is_none(), "it is dropped");
+    assert_eq!(told.take(), ["no loop"]);
 }
 
 /// As in a loop with several listeners: the message is lent, and its reply port is for the first who asks.

@@ -4,10 +4,15 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 
-use crate::port::Sender;
+use crate::port::{EventLoop, Sender};
 
 use super::handlers::{HandlerId, Handlers};
 use super::message::NamedMessage;
+
+/// What is to be done with a loop.
+pub(super) type Work<'h> = Box<dyn FnOnce(&mut EventLoop<'h>) + 'h>;
+/// Has it done when no handler runs.
+pub(super) type Later<'e, 'h> = dyn Fn(Work<'h>) + 'e;
 
 /// What a [handler](Handlers) is called with: the [message](NamedMessage), to which it dereferences, on what it came, and
 /// from whom.
@@ -44,6 +49,7 @@ pub struct NamedEvent<'e, 'h, S> {
     pub(super) handlers: &'e Handlers<'h, S>,
     /// The handler that is called now.
     pub(super) current: Cell<Option<HandlerId>>,
+    pub(super) later: Option<&'e Later<'e, 'h>>,
 }
 
 impl<'e, 'h, S> NamedEvent<'e, 'h, S> {
@@ -90,6 +96,18 @@ impl<'e, 'h, S> NamedEvent<'e, 'h, S> {
         if let Some(current) = self.current.get() {
             self.handlers.off(current);
         }
+    }
+
+    /// Does something with the loop that has told of the message, when its handlers have returned and before the next
+    /// one: takes in a port that came with it, say. See [`Turn::later`](crate::Turn::later), and
+    /// [`dispatch_in`](Handlers::dispatch_in) for an example.
+    ///
+    /// False if there is no loop, because the message was given to [`dispatch`](Handlers::dispatch) or
+    /// [`serve`](Handlers::serve). Then it is not done, and is dropped.
+    pub fn later(&self, work: impl FnOnce(&mut EventLoop<'h>) + 'h) -> bool {
+        let Some(later) = self.later else { return false };
+        later(Box::new(work));
+        true
     }
 }
 

@@ -12,10 +12,10 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{CloseReason, RecvError};
-use crate::port::{Message, MessagePort, Sender};
+use crate::port::{Message, MessagePort, Sender, Turn};
 
 use super::error::NamedError;
-use super::event::NamedEvent;
+use super::event::{Later, NamedEvent, Work};
 use super::message::NamedMessage;
 use super::payload::Payload;
 
@@ -265,15 +265,54 @@ impl<'h, S> Handlers<'h, S> {
     /// Calls the handlers of a message, which came on the port of this sending half, from whoever this identity is
     /// of. It does not wait for anything (but what handlers wait for).
     pub fn dispatch(&mut self, sender: &Sender, identity: &S, message: &Message<'_>) {
-        let message = match NamedMessage::of(message) {
-            Ok(message) => message,
-            Err(error) => return self.tell_error(&error, sender, identity),
-        };
-        let (handlers, current) = (&*self, Cell::new(None));
-        let event = NamedEvent { message: &message, sender, identity, handlers, current };
-        if !self.call_all(&event) {
-            self.tell_unhandled(&event);
-        }
+        self.tell(sender, identity, message, None);
+    }
+
+    /// As [`dispatch`](Self::dispatch), for a message that came to a port of an [`EventLoop`](crate::EventLoop), which
+    /// handlers then reach by [`NamedEvent::later`].
+    ///
+    /// What serves several ports is shared by their listeners. (A registry whose own handlers hold it is never dropped.)
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    /// use std::rc::Rc;
+    /// use zeroport::{AsPod, EventLoop, Handlers, MessageChannel, transfer};
+    ///
+    /// let MessageChannel { port1: main, port2: parent } = MessageChannel::new()?;
+    /// let MessageChannel { port1: client, port2: new_client } = MessageChannel::new()?;
+    /// main.post_message("new-client", [].as_slice(), new_client)?;
+    /// let doubled = client.invoke("double", &AsPod(21u32), transfer![])?;
+    /// drop((main, client));
+    ///
+    /// let work = Handlers::new();
+    /// work.handle("double", |event| event.pod::<u32>().map(|n| AsPod(2 * n)));
+    /// let work = Rc::new(RefCell::new(work)); // for all clients
+    /// let mut from_main = Handlers::new();
+    /// from_main.on("new-client", move |event| {
+    ///     let [client] = event.take_ports().expect("a port");
+    ///     let work = Rc::clone(&work);
+    ///     event.later(move |events| {
+    ///         let client = events.insert(client).expect("the kernel can watch it");
+    ///         events.listeners_of(client).on_message(move |turn, message| {
+    ///             work.borrow_mut().dispatch_in(turn, &client, message);
+    ///         });
+    ///     });
+    /// });
+    ///
+    /// let mut events = EventLoop::new()?;
+    /// let parent = events.insert(parent)?;
+    /// events.listeners_of(parent).on_message(move |turn, message| {
+    ///     from_main.dispatch_in(turn, &parent, message);
+    /// });
+    /// events.run()?; // until all have gone
+    /// assert_eq!(doubled.recv()?.pod::<u32>()?, &42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn dispatch_in(&mut self, turn: &mut Turn<'_, 'h>, identity: &S, message: &Message<'_>) {
+        let sender = turn.sender();
+        let turn = RefCell::new(turn);
+        let later = |work: Work<'h>| turn.borrow_mut().later(work);
+        self.tell(sender, identity, message, Some(&later));
     }
 
     /// Receives messages from a port and [dispatches](Self::dispatch) them, until the channel has ended, and says why
@@ -289,6 +328,24 @@ impl<'h, S> Handlers<'h, S> {
                 Err(RecvError::Closed(reason)) => return Ok(reason),
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    fn tell(
+        &mut self,
+        sender: &Sender,
+        identity: &S,
+        message: &Message<'_>,
+        later: Option<&Later<'_, 'h>>,
+    ) {
+        let message = match NamedMessage::of(message) {
+            Ok(message) => message,
+            Err(error) => return self.tell_error(&error, sender, identity),
+        };
+        let (handlers, current) = (&*self, Cell::new(None));
+        let event = NamedEvent { message: &message, sender, identity, handlers, current, later };
+        if !self.call_all(&event) {
+            self.tell_unhandled(&event);
         }
     }
 
