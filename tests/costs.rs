@@ -153,6 +153,7 @@ fn name_of(call: u64) -> String {
         | libc::SYS_getsockopt
         | libc::SYS_sendmsg
         | libc::SYS_recvmsg
+        | libc::SYS_ioctl
         | libc::SYS_recvfrom => "making or finding a ring".into(),
         other => format!("number {other}"),
     }
