@@ -86,29 +86,14 @@ impl Sender {
         posted
     }
 
-    /// Serialises to private memory, and gives away with it what the list holds.
+    /// Posts a value, and gives away with it what the list holds.
     pub(super) fn post_value_with<T: Postable>(
         &self,
         value: &T,
         patience: Patience,
-        mut list: TransferList,
+        list: TransferList,
     ) -> Result<(), TransferError> {
-        if let Err(source) = self.check().and_then(|()| self.check_carrier(&mut list)) {
-            return Err(TransferError::new(list, source));
-        }
-        let mut scratch = Scratch::take();
-        let Scratch { bytes, arena } = &mut *scratch;
-        let encoded = encode(value, Room::Scratch(bytes, MAX_VALUE as usize), arena);
-        // A fork, or the end of the channel, may have come from inside the serialiser.
-        let posted = match encoded.map_err(refused).and_then(|len| self.check().map(|()| len)) {
-            Ok(len) => {
-                let bytes = bytes.get(..len).unwrap_or_default();
-                self.post_checked_headed(Heading::none(value_tag::<T>()), bytes, patience, list)
-            }
-            Err(source) => Err(TransferError::new(list, source)),
-        };
-        scratch.put_back();
-        posted
+        self.post_value_headed(Heading::none(value_tag::<T>()), value, patience, list)
     }
 
     /// Posts a value with a head before it: serialised to private memory if it then fits in the ring, else once
