@@ -16,7 +16,9 @@ use zeroport::{AsyncMessage, CloseReason, MessageChannel, MessagePort, RecvError
 
 use crate::bursts::{self, warm_up_poster, warm_up_reader};
 use crate::runtime::{AsyncPort, AsyncReceiver, AsyncSender, block_on, spawn};
-use crate::support::{Setup, conversation, doomed, in_all_ways, in_thread, with_watchdog};
+use crate::support::{
+    Setup, conversation, doomed, in_all_ways, in_thread, is_asleep, wait_until, with_watchdog,
+};
 
 assert_impl_all!(AsyncPort: Send, Unpin, std::fmt::Debug);
 assert_impl_all!(AsyncSender: Send, Unpin, std::fmt::Debug);
@@ -246,8 +248,9 @@ doomed!(
         for n in 0..3u64 {
             assert_eq!(number(port.receiver.recv().await.unwrap().bytes()), n);
         }
+        let waiter = rustix::thread::gettid();
         let killing = in_thread("the killer", move || {
-            std::thread::sleep(Duration::from_millis(20));
+            wait_until("the task waits", || is_asleep(waiter));
             peer.kill();
             peer.wait();
         });
@@ -273,8 +276,9 @@ doomed!(
     |port: MessagePort, mut peer: crate::support::Peer| block_on(async {
         let mut port = AsyncPort::new(port);
         assert_eq!(port.receiver.recv().await.unwrap().bytes(), b"here");
+        let waiter = rustix::thread::gettid();
         let killing = in_thread("the killer", move || {
-            std::thread::sleep(Duration::from_millis(20));
+            wait_until("the task waits", || is_asleep(waiter));
             peer.kill();
             peer.wait();
         });

@@ -9,7 +9,7 @@ use futures_util::future::poll_fn;
 use zeroport::{Event, MessageChannel, MessagePort, PortSet, PostError, RecvError, transfer};
 
 use crate::runtime::{AsyncPort, block_on};
-use crate::support::{alone, conversation, wait_until, with_watchdog};
+use crate::support::{alone, conversation, is_asleep, wait_until, with_watchdog};
 
 // What waits in a port waits in the one that it becomes.
 conversation!(
@@ -128,8 +128,9 @@ alone!(a_copy_in_a_forked_child_is_detached, || block_on(async {
     });
     assert_eq!(status.unwrap().1.exit_status(), Some(0), "the forked child failed");
     // The runtime still watches it: this comes while it waits.
+    let waiter = rustix::thread::gettid();
     let posting = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        wait_until("the task waits", || is_asleep(waiter));
         port1.post_bytes(b"to the original").map(|()| port1)
     });
     let mut port = port.unwrap();
