@@ -36,6 +36,7 @@ impl LoopShared {
 
     pub(super) fn take_orders(&self) -> VecDeque<LoopOrder> {
         let mut orders = self.lock();
+        // Relaxed: under the lock, as where it is set.
         self.has_orders.store(false, Ordering::Relaxed);
         orders.as_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -53,6 +54,7 @@ impl LoopShared {
 
     /// As [`is_stopped`](Self::is_stopped), once: one that comes meanwhile is for the next run.
     pub(super) fn take_stop(&self) -> bool {
+        // Relaxed, as there.
         self.is_stopped.swap(false, Ordering::Relaxed)
     }
 
@@ -129,6 +131,7 @@ impl LoopHandle {
     /// Ends the loop's run when the handler that runs has returned; if there is no run, the next one ends at once. Never
     /// waits.
     pub fn stop(&self) {
+        // Relaxed: nothing travels with it, and the bell comes behind it.
         self.shared.is_stopped.store(true, Ordering::Relaxed);
         self.set.wake();
     }
@@ -147,6 +150,7 @@ impl LoopHandle {
         let mut orders = self.shared.lock();
         let Some(orders) = orders.as_mut() else { return Err(with) };
         orders.push_back(order(with));
+        // Relaxed: under the lock, as where it is taken back.
         self.shared.has_orders.store(true, Ordering::Relaxed);
         self.set.wake();
         Ok(())
