@@ -266,7 +266,6 @@ fn header_and_library_have_the_same_layout() {
             offset_of!(CMessage, port_count),
             offset_of!(CMessage, opaque),
             size_of::<Status>(),
-            zeroport_ffi::UNTRUSTED as usize,
             zeroport_ffi::NO_INDEX,
             zeroport_ffi::zp_version() as usize,
         ];

@@ -26,7 +26,6 @@ int main(void) {
     print(offsetof(zp_message, port_count));
     print(offsetof(zp_message, opaque));
     print(sizeof(zp_status));
-    print(ZP_UNTRUSTED);
     print(ZP_NO_INDEX);
     print(ZP_VERSION);
     return 0;

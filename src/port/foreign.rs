@@ -1,0 +1,68 @@
+//! For bindings to other languages, which know types by their tags only. Not part of the interface that Rust programs
+//! are promised.
+
+use std::time::Duration;
+
+use crate::error::{BatchError, PostError};
+
+use super::{MessagePort, Trust};
+use super::post::{Patience, Sender};
+use super::transfer_list::{TransferError, TransferList};
+
+/// `None` is for ever, and no time at all does not wait.
+#[inline(always)]
+fn patience(timeout: Option<Duration>) -> Patience {
+    match timeout {
+        None => Patience::FOR_EVER,
+        Some(Duration::ZERO) => Patience::None,
+        Some(timeout) => Patience::at_most(timeout),
+    }
+}
+
+impl MessagePort {
+    #[doc(hidden)]
+    #[inline]
+    pub fn as_sender(&self) -> &Sender {
+        self.halves().0
+    }
+}
+
+impl Sender {
+    #[doc(hidden)]
+    pub fn trust(&self) -> Trust {
+        self.hold().endpoint.trust()
+    }
+
+    #[doc(hidden)]
+    #[inline]
+    pub fn post_foreign(
+        &self,
+        bytes: &[u8],
+        tag: u32,
+        timeout: Option<Duration>,
+    ) -> Result<(), PostError> {
+        self.post_raw(bytes, tag, patience(timeout))
+    }
+
+    #[doc(hidden)]
+    pub fn post_foreign_with(
+        &self,
+        bytes: &[u8],
+        tag: u32,
+        list: TransferList,
+        timeout: Option<Duration>,
+    ) -> Result<(), TransferError> {
+        self.post_raw_with(bytes, tag, patience(timeout), list)
+    }
+
+    #[doc(hidden)]
+    #[inline]
+    pub fn post_all_foreign<'m>(
+        &self,
+        messages: impl IntoIterator<Item = (&'m [u8], u32)>,
+        timeout: Option<Duration>,
+    ) -> Result<usize, BatchError> {
+        let patience = patience(timeout);
+        self.post_each(messages, |(bytes, tag)| self.post_raw(bytes, tag, patience))
+    }
+}
