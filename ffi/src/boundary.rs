@@ -29,7 +29,7 @@ fn told(failure: Failure) -> Status {
 
 /// Has errno say why, if it was the system.
 pub(crate) fn tell_errno(failure: Failure) {
-    if let Some(errno) = failure.errno {
+    if let Some(errno) = failure.errno() {
         // SAFETY: it is always this thread's.
         let place = unsafe { libc::__errno_location() };
         // SAFETY: as above.

@@ -41,42 +41,48 @@ impl Held {
         self.count == 0
     }
 
-    /// Whether one more could be kept.
+    /// Makes room for one more, if there may be one more.
     #[inline(always)]
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        if self.count < MOST { Ok(()) } else { Err(full()) }
+    pub(crate) fn make_room(&mut self) -> Result<(), Failure> {
+        if self.free == NONE { self.add_place() } else { Ok(()) }
     }
 
-    /// Keeps a message, for which there is room; gives its number, which is never 0.
+    #[cold]
+    fn add_place(&mut self) -> Result<(), Failure> {
+        if self.places.len() >= MOST {
+            return Err(Failure::system(&std::io::Error::from_raw_os_error(libc::ENOMEM)));
+        }
+        self.free = self.places.len() as u32;
+        self.places.push(Place { message: None, member: 0, had: 0, next_free: NONE });
+        Ok(())
+    }
+
+    /// Keeps a message, for which room was made; gives where it lies now, and its number, which is never 0.
     ///
     /// # Safety
     ///
     /// A3: what the message borrows stays until the message is released.
     #[inline(always)]
-    pub(crate) unsafe fn keep(&mut self, message: Message<'_>, member: u64) -> u64 {
+    pub(crate) unsafe fn keep(
+        &mut self,
+        message: Message<'_>,
+        member: u64,
+    ) -> (Option<&Message<'static>>, u64) {
         // SAFETY: A3.
         let message = unsafe { std::mem::transmute::<Message<'_>, Message<'static>>(message) };
         let index = self.free;
-        match self.places.get_mut(index as usize) {
-            Some(place) => {
-                self.free = place.next_free;
-                place.had += 1;
-                // It had none: nothing is dropped.
-                std::mem::forget(place.message.replace(message));
-                place.member = member;
-                self.count += 1;
-                place.had << PLACE_BITS | u64::from(index)
-            }
-            None => self.keep_anew(message, member),
-        }
-    }
-
-    #[cold]
-    fn keep_anew(&mut self, message: Message<'static>, member: u64) -> u64 {
-        let index = self.places.len() as u64;
-        self.places.push(Place { message: Some(message), member, had: 1, next_free: NONE });
+        let Some(place) = self.places.get_mut(index as usize) else {
+            // Not reached. (If it were dropped here it would go through memory also where it is not.)
+            std::mem::forget(message);
+            return (None, 0);
+        };
+        // It had none: nothing is dropped.
+        std::mem::forget(place.message.replace(message));
+        self.free = place.next_free;
         self.count += 1;
-        1 << PLACE_BITS | index
+        place.had += 1;
+        place.member = member;
+        (place.message.as_ref(), place.had << PLACE_BITS | u64::from(index))
     }
 
     /// Whether any message of such a member is held.
@@ -109,16 +115,11 @@ impl Held {
     pub(crate) fn release(&mut self, number: u64) -> Result<(), Failure> {
         let free = self.free;
         let place = self.find(number)?;
-        let message = place.message.take();
+        // Where it lies: a message is not moved for nothing.
+        place.message = None;
         place.next_free = free;
         self.free = number as u32 & (MOST as u32 - 1);
         self.count -= 1;
-        drop(message);
         Ok(())
     }
-}
-
-#[cold]
-fn full() -> Failure {
-    Failure::system(&std::io::Error::from_raw_os_error(libc::ENOMEM))
 }

@@ -20,6 +20,7 @@ use crate::held::Held;
 use crate::holding::{self, PORTS};
 use crate::message::CMessage;
 use crate::port::wait_failure;
+use crate::receive::keep;
 use crate::status::{Failure, Status};
 use crate::table::{Gone, Table, Visit};
 
@@ -177,7 +178,7 @@ impl Gathering {
         mut tell: impl FnMut(Told) -> bool,
     ) -> Result<(), Failure> {
         self.may_change()?;
-        self.held.check()?;
+        self.held.make_room()?;
         let events = match timeout {
             None => self.set.wait(),
             Some(Duration::ZERO) => self.set.poll(),
@@ -185,17 +186,15 @@ impl Gathering {
         };
         let mut events = events.map_err(wait_failure)?;
         loop {
-            if self.held.check().is_err() {
+            if self.held.make_room().is_err() {
                 return Ok(());
             }
             let Some((key, event)) = events.next() else { return Ok(()) };
             let told = match event {
                 Event::Message(_, message) => {
-                    let mut told = CMessage::of(&message, id);
                     // SAFETY: A3: it borrows a member, which the set drops only after `may_change`, or gives away after
                     // `take_out`.
-                    told.opaque[1] = unsafe { self.held.keep(message, key.port) };
-                    Told::Message(key, told)
+                    Told::Message(key, unsafe { keep(id, message, &mut self.held, key.port) })
                 }
                 Event::Closed(reason) => {
                     self.ended.insert(key.port);

@@ -45,9 +45,8 @@ impl CMessage {
         opaque: [0; 2],
     };
 
-    /// All but the number.
     #[inline(always)]
-    pub(crate) fn of(message: &Message<'_>, receiver: u64) -> Self {
+    pub(crate) fn of(message: &Message<'_>, opaque: [u64; 2]) -> Self {
         let bytes = message.bytes();
         Self {
             data: bytes.as_ptr().cast(),
@@ -56,7 +55,7 @@ impl CMessage {
             port_count: message.port_count() as u32,
             buffer_count: message.buffer_count() as u32,
             reserved: 0,
-            opaque: [receiver, 0],
+            opaque,
         }
     }
 }

@@ -193,7 +193,7 @@ pub(crate) unsafe fn blaming(
         }
         // SAFETY: A1.
         let place = unsafe { place(bad_index) }?.write(NO_INDEX);
-        body().inspect_err(|failure| *place = failure.index.unwrap_or(NO_INDEX))
+        body().inspect_err(|failure| *place = failure.index().unwrap_or(NO_INDEX))
     })
 }
 

@@ -62,9 +62,9 @@ unsafe fn receive(
         let place = unsafe { place(message) }?;
         let received = PORTS.enter(port.id).and_then(|mut visit| {
             let (receiver, held) = visit.receiving()?;
-            held.check()?;
+            held.make_room()?;
             // SAFETY: A3: it lies beside the port from now on.
-            Ok(unsafe { keep(port.id, how(receiver)?, held) })
+            Ok(unsafe { keep(port.id, how(receiver)?, held, 0) })
         });
         place.write(*received.as_ref().unwrap_or(&CMessage::NONE));
         received.map(drop)
@@ -79,11 +79,11 @@ pub(crate) unsafe fn keep(
     receiver: u64,
     message: Message<'_>,
     held: &mut Held,
+    member: u64,
 ) -> CMessage {
-    let mut told = CMessage::of(&message, receiver);
     // SAFETY: A3, passed on.
-    told.opaque[1] = unsafe { held.keep(message, 0) };
-    told
+    let (message, number) = unsafe { held.keep(message, member) };
+    message.map_or(CMessage::NONE, |message| CMessage::of(message, [receiver, number]))
 }
 
 /// Waits for the next message, and takes what else is there.
@@ -153,18 +153,18 @@ unsafe fn receive_all(
         let (first, others) = places.split_first_mut().ok_or(Status::BadArgument)?;
         let mut visit = PORTS.enter(port.id)?;
         let (receiver, held) = visit.receiving()?;
-        held.check()?;
+        held.make_room()?;
         // SAFETY: A3: it lies beside the port from now on.
-        first.write(unsafe { keep(port.id, how(receiver)?, held) });
+        first.write(unsafe { keep(port.id, how(receiver)?, held, 0) });
         *count = 1;
         let mut more = receiver.drain();
         for place in others {
-            if held.check().is_err() {
+            if held.make_room().is_err() {
                 break;
             }
             let Some(message) = more.next() else { break };
             // SAFETY: A3, as above.
-            place.write(unsafe { keep(port.id, message, held) });
+            place.write(unsafe { keep(port.id, message, held, 0) });
             *count += 1;
         }
         Ok(())

@@ -83,30 +83,40 @@ pub extern "C" fn zp_status_text(status: c_uint) -> *const c_char {
     known.map_or(c"unknown status", |(known, _)| known.text()).as_ptr()
 }
 
-/// Why a call did not do what it should.
+/// Why a call did not do what it should. So small that it is returned in a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) status: Status,
-    /// What the system said, with [`Status::System`].
-    pub(crate) errno: Option<i32>,
-    /// The place in the caller's list that it is about.
-    pub(crate) index: Option<usize>,
+    /// With [`Status::System`] what the system said, else 1 more than the place in the caller's list that it is about, or 0.
+    detail: u32,
 }
 
 impl Failure {
     pub(crate) fn system(error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        Self { errno: Some(errno), ..Status::System.into() }
+        Self { status: Status::System, detail: errno.unsigned_abs() }
     }
 
     pub(crate) fn at(self, index: usize) -> Self {
-        Self { index: Some(index), ..self }
+        match self.status {
+            Status::System => self,
+            status => Self { status, detail: index as u32 + 1 },
+        }
+    }
+
+    pub(crate) fn errno(self) -> Option<i32> {
+        if self.status == Status::System { self.detail.try_into().ok() } else { None }
+    }
+
+    pub(crate) fn index(self) -> Option<usize> {
+        if self.status == Status::System { None } else { (self.detail as usize).checked_sub(1) }
     }
 }
 
 impl From<Status> for Failure {
+    #[inline(always)]
     fn from(status: Status) -> Self {
-        Self { status, errno: None, index: None }
+        Self { status, detail: 0 }
     }
 }
 
