@@ -23,6 +23,7 @@ pub(crate) struct Held {
 }
 
 #[derive(Debug)]
+#[repr(align(64))]
 struct Place {
     message: Option<Message<'static>>,
     /// The handle of the port on which it came, where there are many.

@@ -15,6 +15,7 @@
 //! * **A5** No panic crosses into C: every function runs inside `boundary::call`.
 //! * **A6** A C program that gives descriptors to be adopted owns them; one that says trusted answers for that.
 
+mod bias;
 mod boundary;
 mod buffer;
 mod contact;

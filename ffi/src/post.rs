@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::ffi::c_void;
 use std::time::Duration;
 
-use zeroport::{TransferError, TransferList, Transferable};
+use zeroport::{Sender, TransferError, TransferList, Transferable};
 
 use crate::boundary::{call, item, items, place};
 use crate::buffer::{BUFFERS, Bytes};
@@ -99,8 +99,19 @@ unsafe fn post(port: CPort, data: *const c_void, len: usize, timeout: Option<Dur
     call(|| {
         // SAFETY: A1.
         let bytes = unsafe { items(data.cast::<u8>(), len) }?;
-        PORTS.enter(port.id)?.sending(port.id, |sender| Ok(sender.post_foreign(bytes, 0, timeout)?))
+        let visit = PORTS.enter(port.id)?;
+        // Apart, so that the usual way becomes one function.
+        match visit.ours() {
+            Ok(port) => Ok(port.as_sender().post_foreign(bytes, 0, timeout)?),
+            Err(_) => visit.sending_elsewhere(port.id, |sender| post_there(sender, bytes, timeout)),
+        }
     })
+}
+
+#[cold]
+#[inline(never)]
+fn post_there(sender: &Sender, bytes: &[u8], timeout: Option<Duration>) -> Result<(), Failure> {
+    Ok(sender.post_foreign(bytes, 0, timeout)?)
 }
 
 /// Posts bytes with a tag, ports and buffers; waits for room.

@@ -157,12 +157,11 @@ unsafe fn receive_all(
         // SAFETY: A3: it lies beside the port from now on.
         first.write(unsafe { keep(port.id, how(receiver)?, held, 0) });
         *count = 1;
-        let mut more = receiver.drain();
         for place in others {
             if held.make_room().is_err() {
                 break;
             }
-            let Some(message) = more.next() else { break };
+            let Ok(message) = receiver.try_recv() else { break };
             // SAFETY: A3, as above.
             place.write(unsafe { keep(port.id, message, held, 0) });
             *count += 1;

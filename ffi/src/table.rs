@@ -19,6 +19,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::bias::{self, Inside, Owner};
 use crate::status::{Failure, Status};
 
 /// Places that were left before the first of them is let again.
@@ -27,6 +28,9 @@ const REMEMBERED: usize = 1024;
 const CHUNK: usize = 256;
 /// So there are at most four million handles of a kind.
 const CHUNKS: usize = 16 << 10;
+
+/// A thread that has made a place busy so often in a row becomes its owner: that is worth a barrier when another one comes.
+const STREAK: u32 = 1 << 12;
 
 const INDEX: u64 = (1 << 28) - 1;
 const KIND: u64 = 0xf << 28;
@@ -70,8 +74,12 @@ struct Lettings {
 struct Place<T, O> {
     /// The generation and the state; 0 before the first tenant.
     word: AtomicU64,
-    /// From `Box::into_raw` while the place is idle or busy; whoever made it busy owns it.
+    /// The thread that may enter without making the place busy, or null. Changed by who has made it busy.
+    owner: AtomicPtr<Owner>,
+    /// From `Box::into_raw` while the place is idle or busy; whoever is inside has it.
     tenant: UnsafeCell<*mut T>,
+    /// Of who has made the place busy: which thread came last, and how often in a row.
+    streak: UnsafeCell<(usize, u32)>,
     outside: Mutex<Option<O>>,
 }
 
@@ -98,11 +106,11 @@ impl<T: 'static, O: 'static> Table<T, O> {
     pub(crate) fn insert(&'static self, tenant: T, outside: O) -> Result<u64, Failure> {
         let tenant = Box::new(tenant);
         let (index, generation) = self.let_place()?;
-        let place = self.place(index as u64).ok_or(Status::Internal)?;
+        let place = self.place(self.kind | index as u64).ok_or(Status::Internal)?;
         *lock(&place.outside) = Some(outside);
         // SAFETY: nobody comes in before the word says so: its generation was never there.
         unsafe { *place.tenant.get() = Box::into_raw(tenant) };
-        // Release: partner of the Acquire in `enter`.
+        // Release: partner of the Acquire in `enter_busily`.
         place.word.store(generation << 32 | IDLE, Ordering::Release);
         Ok(generation << 32 | self.kind | index as u64)
     }
@@ -115,7 +123,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
         }
         if lettings.left.len() > REMEMBERED
             && let Some(index) = lettings.left.pop_front()
-            && let Some(place) = self.place(index as u64)
+            && let Some(place) = self.place(self.kind | index as u64)
         {
             return Ok((index, after(place.word.load(Ordering::Relaxed) >> 32)));
         }
@@ -130,9 +138,11 @@ impl<T: 'static, O: 'static> Table<T, O> {
         Ok((index, lettings.first_generation))
     }
 
+    /// The place that a handle names, if the handle is of this table's kind and the place was ever let.
     #[inline(always)]
     fn place(&self, id: u64) -> Option<&'static Place<T, O>> {
-        let index = (id & INDEX) as usize;
+        // Of another kind: beyond all chunks.
+        let index = ((id ^ self.kind) as u32) as usize;
         // Acquire: partner of the Release in `let_place`.
         let chunk = self.chunks.get(index / CHUNK)?.load(Ordering::Acquire);
         if chunk.is_null() {
@@ -147,12 +157,30 @@ impl<T: 'static, O: 'static> Table<T, O> {
     /// Begins to use what a handle leads to, unless another thread does.
     #[inline(always)]
     pub(crate) fn enter(&'static self, id: u64) -> Result<Visit<T, O>, Failure> {
-        let place = self.place(id).filter(|_| self.is_of(id));
-        let place = place.ok_or(Status::BadHandle)?;
+        let place = self.place(id).ok_or(Status::BadHandle)?;
+        let owns = |me: &Owner| {
+            let is_mine = ptr::eq(place.owner.load(Ordering::Relaxed), me);
+            is_mine && place.word.load(Ordering::Relaxed) == id & GENERATION | IDLE
+        };
+        let inside = bias::me().and_then(|me| me.enter(place.address(), || owns(me)));
+        if inside.is_none() {
+            self.enter_busily(place, id)?;
+        }
+        Ok(Visit { table: self, place, id, inside })
+    }
+
+    /// Makes a place busy.
+    #[inline(never)]
+    fn enter_busily(&self, place: &Place<T, O>, id: u64) -> Result<(), Failure> {
         let [idle, busy] = [id & GENERATION | IDLE, id & GENERATION | BUSY];
         // Acquire: partner of the Releases in `insert` and in the drop of the visit before.
         match place.word.compare_exchange(idle, busy, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Ok(Visit { table: self, place, id }),
+            Ok(_) if place.disown() => Ok(()),
+            Ok(_) => {
+                // Release: partner of the Acquire above.
+                place.word.store(idle, Ordering::Release);
+                Err(Status::Busy.into())
+            }
             Err(found) => Err(self.refusal(id, found)),
         }
     }
@@ -171,8 +199,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
 
     /// Whether a handle leads somewhere, whoever uses that.
     pub(crate) fn check(&self, id: u64) -> Result<(), Failure> {
-        let place = self.place(id).filter(|_| self.is_of(id));
-        let found = place.ok_or(Status::BadHandle)?.word.load(Ordering::Relaxed);
+        let found = self.place(id).ok_or(Status::BadHandle)?.word.load(Ordering::Relaxed);
         match self.refusal(id, found) {
             _ if found == id & GENERATION | IDLE => Ok(()),
             Failure { status: Status::Busy, .. } => Ok(()),
@@ -195,10 +222,69 @@ impl<T: 'static, O: 'static> Table<T, O> {
     }
 }
 
+impl<T, O> Place<T, O> {
+    #[inline(always)]
+    fn address(&self) -> *mut () {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// For the owner, who is inside: another thread may find that out at this moment, and then goes.
+    fn make_busy(&self, id: u64) {
+        let [idle, busy] = [id & GENERATION | IDLE, id & GENERATION | BUSY];
+        // Acquire: partner of the Release in `enter_busily`.
+        let make = || self.word.compare_exchange(idle, busy, Ordering::Acquire, Ordering::Relaxed);
+        while make().is_err() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Takes the place from its owner, unless that is inside. For who has made it busy.
+    fn disown(&self) -> bool {
+        let owner = self.owner.load(Ordering::Relaxed);
+        if owner.is_null() {
+            return true;
+        }
+        self.owner.store(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: owners stay for ever.
+        let found = unsafe { &*owner };
+        let is_me = bias::me().is_some_and(|me| ptr::eq(me, owner));
+        // B1.
+        let may_enter = (is_me || bias::demand()) && !found.is_in(self.address());
+        if !may_enter {
+            self.owner.store(owner, Ordering::Relaxed);
+        }
+        may_enter
+    }
+
+    /// Makes this thread the owner, if it has been here all the time. For who has made the place busy.
+    fn own(&self) {
+        // SAFETY: A4: it is that one's.
+        let (last, times) = unsafe { *self.streak.get() };
+        let me = MARK.with(|mark| ptr::from_ref(mark).addr());
+        let times = if last == me { times.saturating_add(1) } else { 0 };
+        // SAFETY: as above.
+        unsafe { *self.streak.get() = (me, times) };
+        if times >= STREAK
+            && let Some(me) = bias::become_owner()
+        {
+            // SAFETY: as above: it has to be here as long to become the owner again.
+            unsafe { *self.streak.get() = (0, 0) };
+            self.owner.store(ptr::from_ref(me).cast_mut(), Ordering::Relaxed);
+        }
+    }
+}
+
+thread_local! {
+    /// Its address tells threads apart.
+    static MARK: u8 = const { 0 };
+}
+
 fn new_chunk<T, O>() -> *mut Place<T, O> {
     let place = || Place::<T, O> {
         word: AtomicU64::new(0),
+        owner: AtomicPtr::new(ptr::null_mut()),
         tenant: UnsafeCell::new(ptr::null_mut()),
+        streak: UnsafeCell::new((0, 0)),
         outside: Mutex::new(None),
     };
     let chunk: Vec<_> = (0..CHUNK).map(|_| place()).collect();
@@ -211,18 +297,25 @@ pub(crate) struct Visit<T: 'static, O: 'static = ()> {
     table: &'static Table<T, O>,
     place: &'static Place<T, O>,
     id: u64,
+    /// Where the owner says that it is here; `None`: the place was made busy.
+    inside: Option<&'static Inside>,
 }
 
 impl<T, O> Visit<T, O> {
     /// Takes the handle from its tenant, for ever.
     pub(crate) fn leave(self, why: Gone) -> Box<T> {
-        let Self { table, place, id } = self;
+        let Self { table, place, id, inside } = self;
         std::mem::forget(self);
+        if let Some(inside) = inside {
+            place.make_busy(id);
+            bias::leave(inside);
+        }
+        place.owner.store(ptr::null_mut(), Ordering::Relaxed);
         *lock(&place.outside) = None;
         // SAFETY: A4: this visit has it alone.
         let tenant = unsafe { *place.tenant.get() };
         let generation = id & GENERATION;
-        // Release: partner of the Acquire in `enter`, which fails.
+        // Release: partner of the Acquire in `enter_busily`, which fails.
         place.word.store(generation | why as u64, Ordering::Release);
         let mut lettings = lock(&table.lettings);
         // A place that has had all generations is never let again.
@@ -260,8 +353,14 @@ impl<T, O> DerefMut for Visit<T, O> {
 impl<T, O> Drop for Visit<T, O> {
     #[inline(always)]
     fn drop(&mut self) {
-        // Release: partner of the Acquire in `enter`.
-        self.place.word.store(self.id & GENERATION | IDLE, Ordering::Release);
+        match self.inside {
+            Some(inside) => bias::leave(inside),
+            None => {
+                self.place.own();
+                // Release: partner of the Acquire in `enter_busily`.
+                self.place.word.store(self.id & GENERATION | IDLE, Ordering::Release);
+            }
+        }
     }
 }
 
