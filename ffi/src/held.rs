@@ -42,6 +42,11 @@ impl Held {
         self.count == 0
     }
 
+    #[inline(always)]
+    pub(crate) fn has_room(&self) -> bool {
+        self.free != NONE
+    }
+
     /// Makes room for one more, if there may be one more.
     #[inline(always)]
     pub(crate) fn make_room(&mut self) -> Result<(), Failure> {
@@ -107,8 +112,16 @@ impl Held {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn get(&mut self, number: u64) -> Result<&Message<'static>, Failure> {
         self.find(number)?.message.as_ref().ok_or_else(|| Status::Internal.into())
+    }
+
+    /// Lets a message go, if it is one as most are.
+    #[inline(always)]
+    pub(crate) fn release_at_once(&mut self, number: u64) -> bool {
+        let is_usual = |message: &Message<'_>| message.is_in_place();
+        self.get(number).is_ok_and(is_usual) && self.release(number).is_ok()
     }
 
     /// Lets a message go.

@@ -96,6 +96,10 @@ pub unsafe extern "C" fn zp_port_post_timeout(
 /// As [`zp_port_post`].
 #[inline(always)]
 unsafe fn post(port: CPort, data: *const c_void, len: usize, timeout: Option<Duration>) -> Status {
+    // SAFETY: A1, passed on.
+    if unsafe { post_at_once(port, data, len) } {
+        return Status::Ok;
+    }
     call(|| {
         // SAFETY: A1.
         let bytes = unsafe { items(data.cast::<u8>(), len) }?;
@@ -105,6 +109,23 @@ unsafe fn post(port: CPort, data: *const c_void, len: usize, timeout: Option<Dur
             Ok(port) => Ok(port.as_sender().post_foreign(bytes, 0, timeout)?),
             Err(_) => visit.sending_elsewhere(port.id, |sender| post_there(sender, bytes, timeout)),
         }
+    })
+}
+
+/// The usual case, as short as can be; a panic, of which there is none, would end the process here (A5).
+///
+/// # Safety
+///
+/// As [`zp_port_post`].
+#[inline(always)]
+unsafe fn post_at_once(port: CPort, data: *const c_void, len: usize) -> bool {
+    if data.is_null() || isize::try_from(len).is_err() {
+        return false;
+    }
+    // SAFETY: A1; it is not null, and not larger than any memory.
+    let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
+    PORTS.enter_as_owner(port.id).is_some_and(|visit| {
+        visit.ours().is_ok_and(|port| port.as_sender().post_at_once(bytes, 0))
     })
 }
 

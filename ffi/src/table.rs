@@ -158,15 +158,19 @@ impl<T: 'static, O: 'static> Table<T, O> {
     #[inline(always)]
     pub(crate) fn enter(&'static self, id: u64) -> Result<Visit<T, O>, Failure> {
         let place = self.place(id).ok_or(Status::BadHandle)?;
-        let owns = |me: &Owner| {
-            let is_mine = ptr::eq(place.owner.load(Ordering::Relaxed), me);
-            is_mine && place.word.load(Ordering::Relaxed) == id & GENERATION | IDLE
-        };
-        let inside = bias::me().and_then(|me| me.enter(place.address(), || owns(me)));
+        let inside = place.enter_as_owner(id);
         if inside.is_none() {
             self.enter_busily(place, id)?;
         }
         Ok(Visit { table: self, place, id, inside })
+    }
+
+    /// As [`enter`](Self::enter), for the owner of the place only.
+    #[inline(always)]
+    pub(crate) fn enter_as_owner(&'static self, id: u64) -> Option<Visit<T, O>> {
+        let place = self.place(id)?;
+        let inside = Some(place.enter_as_owner(id)?);
+        Some(Visit { table: self, place, id, inside })
     }
 
     /// Makes a place busy.
@@ -226,6 +230,16 @@ impl<T, O> Place<T, O> {
     #[inline(always)]
     fn address(&self) -> *mut () {
         ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// Enters if this thread owns the place, and the handle leads here.
+    #[inline(always)]
+    fn enter_as_owner(&self, id: u64) -> Option<&'static Inside> {
+        let me = bias::me()?;
+        me.enter(self.address(), || {
+            let is_mine = ptr::eq(self.owner.load(Ordering::Relaxed), me);
+            is_mine && self.word.load(Ordering::Relaxed) == id & GENERATION | IDLE
+        })
     }
 
     /// For the owner, who is inside: another thread may find that out at this moment, and then goes.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::error::{BatchError, PostError};
 
-use super::{MessagePort, Trust};
+use super::{Message, MessagePort, Trust};
 use super::post::{Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
 
@@ -25,12 +25,33 @@ impl MessagePort {
     pub fn as_sender(&self) -> &Sender {
         self.halves().0
     }
+
+    /// The next message, if it is there, and as most are.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn recv_at_once(&self) -> Option<Message<'_>> {
+        let receiver = self.halves().1;
+        receiver.peek_in_place().map(|record| receiver.hand_out_in_place(record))
+    }
 }
 
 impl Sender {
     #[doc(hidden)]
     pub fn trust(&self) -> Trust {
         self.hold().endpoint.trust()
+    }
+
+    /// Posts if there is room in the first ring, and nothing else is in the way. Where it does not, a post may follow: if
+    /// something was published, this end is closed by now.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn post_at_once(&self, bytes: &[u8], tag: u32) -> bool {
+        let (first, len) = (self.queue().first(), bytes.len());
+        let next = if self.is_ready() { first.reserve_next(len as u64) } else { None };
+        next.is_some_and(|reservation| {
+            first.memory().place(&reservation).write(bytes);
+            self.publish_next(reservation, len, tag).is_ok()
+        })
     }
 
     #[doc(hidden)]
