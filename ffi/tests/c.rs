@@ -207,6 +207,21 @@ fn misuse_gives_a_status_and_never_a_crash() {
 }
 
 #[test]
+fn posts_loans_batches_buffers_and_descriptors() {
+    run_sanitized("tests/posts.c", "posts");
+}
+
+#[test]
+fn sets_and_loops_tell_what_there_is() {
+    run_sanitized("tests/loops.c", "loops");
+}
+
+#[test]
+fn children_servers_and_callers() {
+    run_sanitized("tests/contact.c", "contact");
+}
+
+#[test]
 fn threads_get_in_one_at_a_time() {
     run_sanitized("tests/threads.c", "threads");
 }
