@@ -71,11 +71,7 @@ pub(crate) fn become_owner() -> Option<&'static Owner> {
 impl Owner {
     /// Says that this thread is in a place, if it owns that: `owns` looks.
     #[inline(always)]
-    pub(crate) fn enter(
-        &self,
-        place: *mut (),
-        owns: impl FnOnce() -> bool,
-    ) -> Option<&Inside> {
+    pub(crate) fn enter(&self, place: *mut (), owns: impl FnOnce() -> bool) -> Option<&Inside> {
         let inside = self.inside.iter().find(|inside| inside.load(Ordering::Relaxed).is_null())?;
         inside.store(place, Ordering::Relaxed);
         // B1.

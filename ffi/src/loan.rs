@@ -140,7 +140,8 @@ pub unsafe extern "C" fn zp_loan_publish(
             visit.loan.take().map_or(Ok(()), |room| room.publish_with(len, tag, list))
         };
         if list.is_empty() {
-            return publish(&mut visit, TransferList::new()).map_err(|refused| refused.source.into());
+            return publish(&mut visit, TransferList::new())
+                .map_err(|refused| refused.source.into());
         }
         give_away(given.opaque[0], list, |list| publish(&mut visit, list))
     };

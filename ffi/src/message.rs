@@ -107,7 +107,9 @@ pub unsafe extern "C" fn zp_message_take_buffers(
     let hold = |sealed: SealedBuffer| buffer::hold(sealed.into()).map(|id| CBuffer { id });
     let none = CBuffer { id: 0 };
     // SAFETY: A1, passed on.
-    unsafe { take_out(message, (buffers, capacity, count), |it| it.buffer_count(), take, hold, none) }
+    unsafe {
+        take_out(message, (buffers, capacity, count), |it| it.buffer_count(), take, hold, none)
+    }
 }
 
 /// What could be taken (`None` in the place of what is none), and the first failure.

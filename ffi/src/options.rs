@@ -65,8 +65,9 @@ pub(crate) unsafe fn options(options: *const COptions) -> Result<ChannelOptions,
 }
 
 fn from_c(given: &COptions) -> Result<ChannelOptions, Failure> {
-    let [capacity, limit] = [(given.capacity, 0, USUAL_CAPACITY), (given.limit, USUAL_LIMIT, USUAL_BEYOND)]
-        .map(|(given, usual, value)| given.map(|it| if it == usual { value } else { it }));
+    let [capacity, limit] =
+        [(given.capacity, 0, USUAL_CAPACITY), (given.limit, USUAL_LIMIT, USUAL_BEYOND)]
+            .map(|(given, usual, value)| given.map(|it| if it == usual { value } else { it }));
     let mut options = ChannelOptions::new()
         .capacities(capacity[0], capacity[1])
         .limits(limit[0], limit[1])

@@ -163,8 +163,7 @@ pub extern "C" fn zp_port_set_wait(port: CPort, wait: u32) -> Status {
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_port_peer_state(port: CPort) -> Status {
     call(|| {
-        let state =
-            PORTS.enter(port.id)?.sending(port.id, |sender| Ok(sender.peer_state()))?;
+        let state = PORTS.enter(port.id)?.sending(port.id, |sender| Ok(sender.peer_state()))?;
         match state {
             PeerState::Open => Ok(()),
             PeerState::Closed(reason) => Err(Status::from(reason).into()),

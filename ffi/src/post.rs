@@ -124,9 +124,9 @@ unsafe fn post_at_once(port: CPort, data: *const c_void, len: usize) -> bool {
     }
     // SAFETY: A1; it is not null, and not larger than any memory.
     let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
-    PORTS.enter_as_owner(port.id).is_some_and(|visit| {
-        visit.ours().is_ok_and(|port| port.as_sender().post_at_once(bytes, 0))
-    })
+    PORTS
+        .enter_as_owner(port.id)
+        .is_some_and(|visit| visit.ours().is_ok_and(|port| port.as_sender().post_at_once(bytes, 0)))
 }
 
 #[cold]

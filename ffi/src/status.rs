@@ -5,8 +5,8 @@ use std::ffi::{CStr, c_char, c_uint};
 use std::io;
 
 use zeroport::{
-    AcceptError, AdmitError, AttachError, BindError, BufferError, CloseReason, ConnectError, OpenError,
-    ParentPortError, PostError, RecvError, SpawnError, TakeError, Untransferable,
+    AcceptError, AdmitError, AttachError, BindError, BufferError, CloseReason, ConnectError,
+    OpenError, ParentPortError, PostError, RecvError, SpawnError, TakeError, Untransferable,
 };
 
 /// The statuses, each with its number and its text.

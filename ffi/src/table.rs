@@ -415,7 +415,8 @@ mod tests {
     fn what_was_never_given_is_unknown() {
         let table = table();
         let handle = table.insert(7, ()).unwrap();
-        let made_up = [0, 1, 2, u64::MAX, handle + 1, handle + STEP, handle - STEP, handle ^ 1 << 28];
+        let made_up =
+            [0, 1, 2, u64::MAX, handle + 1, handle + STEP, handle - STEP, handle ^ 1 << 28];
         for made_up in made_up {
             assert_eq!(status(table, made_up), Status::BadHandle, "{made_up:#x}");
             assert!(table.check(made_up).is_err() && table.from_outside(made_up, |()| ()).is_err());
@@ -465,7 +466,10 @@ mod tests {
         assert_eq!(handle >> 32, 5);
         table.place(handle).unwrap().word.store(4 << 32 | IDLE, Ordering::Relaxed);
         table.enter(handle - STEP).unwrap().leave(Gone::Closed);
-        assert!(lock(&table.lettings).left.is_empty(), "the next generation would be the first one");
+        assert!(
+            lock(&table.lettings).left.is_empty(),
+            "the next generation would be the first one"
+        );
         assert_eq!(after(u64::from(u32::MAX)), 1);
     }
 }

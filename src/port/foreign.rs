@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::error::{BatchError, PostError};
 
-use super::{Message, MessagePort, Trust};
 use super::post::{Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
+use super::{Message, MessagePort, Trust};
 
 /// `None` is for ever, and no time at all does not wait.
 #[inline(always)]
