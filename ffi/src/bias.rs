@@ -72,7 +72,14 @@ impl Owner {
     /// Says that this thread is in a place, if it owns that: `owns` looks.
     #[inline(always)]
     pub(crate) fn enter(&self, place: *mut (), owns: impl FnOnce() -> bool) -> Option<&Inside> {
-        let inside = self.inside.iter().find(|inside| inside.load(Ordering::Relaxed).is_null())?;
+        let [first, second] = &self.inside;
+        let at = [first.load(Ordering::Relaxed), second.load(Ordering::Relaxed)];
+        let inside = match at {
+            [one, other] if one.is_null() && other != place => first,
+            [one, other] if other.is_null() && one != place => second,
+            // No place left; or it is there already, and nobody is twice.
+            _ => return None,
+        };
         inside.store(place, Ordering::Relaxed);
         // B1.
         compiler_fence(Ordering::SeqCst);

@@ -12,7 +12,8 @@
 //!   whose end was told, only when there is none; and it is dropped after them.
 //! * **A4** What a handle leads to is touched by one thread at a time, which has made its place busy. Nobody waits for a
 //!   place.
-//! * **A5** No panic crosses into C: every function runs inside `boundary::call`.
+//! * **A5** No panic crosses into C: every function runs inside `boundary::call`, but for the usual post, receive and release
+//!   (`…_at_once`), where one would end the process.
 //! * **A6** A C program that gives descriptors to be adopted owns them; one that says trusted answers for that.
 
 mod bias;

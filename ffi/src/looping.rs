@@ -171,7 +171,7 @@ impl Run {
 
     /// Whether there is something to go on for. That it was stopped is heard once.
     fn goes_on(&self) -> Result<bool, Failure> {
-        let is_stopped = LOOPS.from_outside(self.id, Anytime::take_stop)?;
+        let is_stopped = LOOPS.at_any_time(self.id, Anytime::take_stop)?;
         Ok(!is_stopped && !self.enter()?.set.is_empty())
     }
 
@@ -247,13 +247,13 @@ impl Drop for Run {
 /// Ends the run, from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_loop_stop(events: CLoop) -> Status {
-    call(|| LOOPS.from_outside(events.id, Anytime::stop))
+    call(|| LOOPS.at_any_time(events.id, Anytime::stop))
 }
 
 /// Ends a wait, from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_loop_wake(events: CLoop) -> Status {
-    call(|| LOOPS.from_outside(events.id, Anytime::wake))
+    call(|| LOOPS.at_any_time(events.id, Anytime::wake))
 }
 
 /// The descriptor of a loop.
@@ -275,7 +275,7 @@ pub unsafe extern "C" fn zp_loop_fd(events: CLoop, fd: *mut c_int) -> Status {
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_loop_arm(events: CLoop) -> Status {
     call(|| {
-        if LOOPS.from_outside(events.id, Anytime::is_stopped)? {
+        if LOOPS.at_any_time(events.id, Anytime::is_stopped)? {
             return Err(Status::Ready.into());
         }
         LOOPS.enter(events.id)?.arm()

@@ -198,7 +198,7 @@ impl Gathering {
                 }
                 Event::Closed(reason) => {
                     self.ended.insert(key.port);
-                    let is_ours = PORTS.from_outside(key.port, holding::Ending::is_ended);
+                    let is_ours = PORTS.at_any_time(key.port, holding::Ending::is_ended);
                     holding::spend(key.port);
                     Told::Closed(key, reason, is_ours.unwrap_or(false))
                 }
@@ -282,12 +282,10 @@ fn refusal(refused: InsertRefusal) -> Failure {
     }
 }
 
+type Both = (Visit<Gathering, Anytime>, Visit<holding::Port, holding::Ending>);
+
 /// Enters a set or loop, and one of its members.
-fn enter_both(
-    table: &'static Gatherings,
-    id: u64,
-    port: u64,
-) -> Result<(Visit<Gathering, Anytime>, Visit<holding::Port, holding::Ending>), Failure> {
+fn enter_both(table: &'static Gatherings, id: u64, port: u64) -> Result<Both, Failure> {
     let visit = table.enter(id)?;
     let member = PORTS.enter(port)?;
     match member.membership() {

@@ -219,7 +219,7 @@ pub(crate) fn wait_failure(error: io::Error) -> Failure {
 /// Ends the channel from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_port_shutdown(port: CPort) -> Status {
-    call(|| PORTS.from_outside(port.id, Ending::end))
+    call(|| PORTS.at_any_time(port.id, Ending::end))
 }
 
 /// Closes the port; the handle is spent.

@@ -175,7 +175,7 @@ unsafe fn wait(
 /// Ends a wait, from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_set_wake(set: CSet) -> Status {
-    call(|| SETS.from_outside(set.id, Anytime::wake))
+    call(|| SETS.at_any_time(set.id, Anytime::wake))
 }
 
 /// The descriptor of a set.

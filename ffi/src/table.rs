@@ -212,11 +212,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
     }
 
     /// Uses what any thread may use, whoever is inside.
-    pub(crate) fn from_outside<R>(
-        &self,
-        id: u64,
-        with: impl FnOnce(&O) -> R,
-    ) -> Result<R, Failure> {
+    pub(crate) fn at_any_time<R>(&self, id: u64, with: impl FnOnce(&O) -> R) -> Result<R, Failure> {
         self.check(id)?;
         let place = self.place(id).ok_or(Status::BadHandle)?;
         let outside = lock(&place.outside);
@@ -385,11 +381,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Never 0: small numbers are no handles.
 fn after(generation: u64) -> u64 {
-    (generation + 1 & 0xffff_ffff).max(1)
+    ((generation + 1) & 0xffff_ffff).max(1)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     const STEP: u64 = 1 << 32;
@@ -419,7 +417,7 @@ mod tests {
             [0, 1, 2, u64::MAX, handle + 1, handle + STEP, handle - STEP, handle ^ 1 << 28];
         for made_up in made_up {
             assert_eq!(status(table, made_up), Status::BadHandle, "{made_up:#x}");
-            assert!(table.check(made_up).is_err() && table.from_outside(made_up, |()| ()).is_err());
+            assert!(table.check(made_up).is_err() && table.at_any_time(made_up, |()| ()).is_err());
         }
         assert_eq!(*table.enter(handle).unwrap(), 7);
     }
@@ -430,9 +428,61 @@ mod tests {
         let handle = table.insert(7, ()).unwrap();
         let visit = table.enter(handle).unwrap();
         assert_eq!(status(table, handle), Status::Busy);
-        assert!(table.check(handle).is_ok() && table.from_outside(handle, |()| ()).is_ok());
+        assert!(table.check(handle).is_ok() && table.at_any_time(handle, |()| ()).is_ok());
         drop(visit);
         assert_eq!(status(table, handle), Status::Ok);
+    }
+
+    /// One thread owns the place again and again, another one comes between: nobody is inside together with another.
+    #[test]
+    fn owners_are_alone_inside() {
+        const VISITS: u64 = 500;
+        static OWNED: AtomicU64 = AtomicU64::new(0);
+        static IS_OVER: AtomicBool = AtomicBool::new(false);
+        let table: &'static Table<u64> = Box::leak(Box::new(Table::new(2)));
+        let handle = table.insert(0, ()).unwrap();
+        let count = move || {
+            let Ok(mut visit) = table.enter(handle) else { return None };
+            // Two at once would lose some of these.
+            let before = *visit;
+            std::hint::black_box(&mut visit);
+            *visit = before + 1;
+            Some(visit.inside.is_some())
+        };
+        let owner = std::thread::spawn(move || {
+            let mut entered = 0;
+            while !IS_OVER.load(Ordering::Relaxed) {
+                let found = count();
+                entered += u64::from(found.is_some());
+                OWNED.fetch_add(u64::from(found == Some(true)), Ordering::Relaxed);
+            }
+            entered
+        });
+        for _ in 0..VISITS {
+            let before = OWNED.load(Ordering::Relaxed);
+            while OWNED.load(Ordering::Relaxed) == before {
+                std::thread::yield_now();
+            }
+            while count().is_none() {}
+        }
+        IS_OVER.store(true, Ordering::Relaxed);
+        let entered = owner.join().unwrap();
+        assert_eq!(*table.enter(handle).unwrap(), entered + VISITS);
+    }
+
+    #[test]
+    fn an_owner_may_leave_for_ever() {
+        let table = table();
+        let handle = table.insert(7, ()).unwrap();
+        let enter = || table.enter(handle).unwrap();
+        (0..=STREAK + 1).for_each(|_| drop(enter()));
+        let inside = enter();
+        assert!(inside.inside.is_some(), "it owns the place");
+        assert_eq!(status(table, handle), Status::Busy, "also for the owner itself");
+        let other = std::thread::spawn(move || status(table, handle));
+        assert_eq!(other.join().unwrap(), Status::Busy);
+        assert_eq!(*inside.leave(Gone::Closed), 7);
+        assert_eq!(status(table, handle), Status::Freed);
     }
 
     #[test]
@@ -448,7 +498,7 @@ mod tests {
         }
         assert_eq!(status(table, closed), Status::Freed);
         assert_eq!(status(table, transferred), Status::Transferred);
-        assert!(table.from_outside(closed, |()| ()).is_err());
+        assert!(table.at_any_time(closed, |()| ()).is_err());
 
         assert_eq!(leave(insert(7), Gone::Closed), 7);
         let again = insert(8);
