@@ -1,138 +1,182 @@
-//! What a handle leads to: a port, with the messages that were received on it and are still held.
+//! What the handle of a port leads to: the port, with what was received on it and is still held, and the room that is
+//! reserved.
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use zeroport::{Closer, Message, MessagePort};
+use zeroport::{Closer, Loan, MessagePort, Sender};
 
+use crate::held::Held;
+use crate::member::Membership;
 use crate::status::{Failure, Status};
-use crate::table::{Gone, Table};
+use crate::table::{Gone, Table, Visit};
 
-static TABLE: LazyLock<Mutex<Table<Arc<Holding>>>> = LazyLock::new(|| Mutex::new(Table::new()));
+/// All ports of this program.
+pub(crate) static PORTS: Table<Port, Ending> = Table::new(1);
 
-/// Never while a port is used or dropped, so never for long.
-fn table() -> MutexGuard<'static, Table<Arc<Holding>>> {
-    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A port that a C program holds.
-pub(crate) struct Holding {
+/// Ends a channel, whoever uses the port.
+#[derive(Debug)]
+pub(crate) struct Ending {
     closer: Closer,
-    used: Mutex<Used>,
+    /// Whether it has.
+    is_ended: AtomicBool,
 }
 
-/// What one thread at a time may touch.
-struct Used {
-    /// Those that are held, by number. They borrow `port`, and are dropped before it (A3).
-    messages: RefCell<HashMap<u64, Message<'static>>>,
-    /// The number of the next message.
-    next: Cell<u64>,
-    /// `None`: closed or given away. Only taken out while there are no messages (A3).
-    port: Option<MessagePort>,
+impl Ending {
+    pub(crate) fn end(&self) {
+        // Relaxed: says only who has closed it.
+        self.is_ended.store(true, Ordering::Relaxed);
+        self.closer.close();
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.is_ended.load(Ordering::Relaxed)
+    }
 }
 
-// SAFETY: A4: the messages are there only together with the port that they borrow, and whoever holds
-// the lock has them all. To send them to another thread is to send the port, which is `Send`, with
-// everything that borrows it; a message has nothing else that is bound to a thread.
-unsafe impl Send for Used {}
-
-/// Gives a port a handle.
-pub(crate) fn hold(port: MessagePort) -> u64 {
-    let closer = port.closer();
-    let used = Used { messages: RefCell::default(), next: Cell::new(1), port: Some(port) };
-    table().insert(Arc::new(Holding { closer, used: Mutex::new(used) }))
+/// A port that a C program holds. Alone in its cache lines: ports of different threads do not slow one another down.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Port {
+    // In this order they are dropped (A3).
+    pub(crate) held: Held,
+    pub(crate) loan: Option<Loan<'static>>,
+    whose: Whose,
+    /// How many loans there were, with this one.
+    pub(crate) loans: u64,
 }
 
-/// What a handle leads to.
-pub(crate) fn find(handle: u64) -> Result<Arc<Holding>, Failure> {
-    Ok(Arc::clone(table().get(handle)?))
+/// Who has the port.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // that is what it mostly is
+enum Whose {
+    Ours(MessagePort),
+    /// A set or a loop has it.
+    In(Membership),
+    /// It is being given away.
+    Away,
 }
 
-/// Takes handles from their ports.
-pub(crate) fn forget(handles: impl IntoIterator<Item = u64>, why: Gone) {
-    let mut table = table();
-    let gone: Vec<_> = handles.into_iter().map(|handle| table.remove(handle, why)).collect();
-    drop(table);
-    drop(gone);
+/// Gives a port a handle. Closes it if there are too many.
+pub(crate) fn hold(port: MessagePort) -> Result<u64, Failure> {
+    let ending = Ending { closer: port.closer(), is_ended: AtomicBool::new(false) };
+    let whose = Whose::Ours(port);
+    PORTS.insert(Port { held: Held::new(), loan: None, loans: 0, whose }, ending)
 }
 
-impl Holding {
-    /// Begins to use the port, unless another thread does.
-    pub(crate) fn enter(&self) -> Result<Visit<'_>, Failure> {
-        match self.used.try_lock() {
-            Ok(used) => Ok(Visit(used)),
-            // After a panic the port is as good as before: the library is made for that.
-            Err(TryLockError::Poisoned(used)) => Ok(Visit(used.into_inner())),
-            Err(TryLockError::WouldBlock) => Err(Status::Busy.into()),
+impl Port {
+    /// The port, if no set or loop has it.
+    #[inline(always)]
+    pub(crate) fn ours(&self) -> Result<&MessagePort, Failure> {
+        match &self.whose {
+            Whose::Ours(port) => Ok(port),
+            Whose::In(_) => Err(Status::Member.into()),
+            Whose::Away => Err(Status::Internal.into()),
         }
     }
 
-    /// Ends the channel, whoever uses the port.
-    pub(crate) fn shut_down(&self) {
-        self.closer.close();
-    }
-}
-
-/// One thread's use of a port and its messages.
-pub(crate) struct Visit<'h>(MutexGuard<'h, Used>);
-
-impl Visit<'_> {
-    /// The port; `handle` is where it was found.
-    pub(crate) fn port(&self, handle: u64) -> Result<&MessagePort, Failure> {
-        self.0.port.as_ref().ok_or_else(|| left(handle))
+    /// The port, and where to keep what is received on it.
+    #[inline(always)]
+    pub(crate) fn receiving(&mut self) -> Result<(&MessagePort, &mut Held), Failure> {
+        match &self.whose {
+            Whose::Ours(port) => Ok((port, &mut self.held)),
+            Whose::In(_) => Err(Status::Member.into()),
+            Whose::Away => Err(Status::Internal.into()),
+        }
     }
 
-    /// Takes the port out; nobody may borrow it.
-    pub(crate) fn take(&mut self, handle: u64) -> Result<MessagePort, Failure> {
-        self.may_leave()?;
-        self.0.port.take().ok_or_else(|| left(handle))
-    }
-
-    /// Whether the port could be taken out.
-    pub(crate) fn may_leave(&self) -> Result<(), Failure> {
-        if self.0.messages.borrow().is_empty() { Ok(()) } else { Err(Status::Borrowed.into()) }
-    }
-
-    /// Puts back what was taken out.
-    pub(crate) fn put_back(&mut self, port: MessagePort) {
-        self.0.port = Some(port);
-    }
-
-    /// Keeps a message that was received on the port of this visit; gives its number.
-    pub(crate) fn keep(&self, message: Message<'_>) -> u64 {
-        // SAFETY: A3: it borrows the port that it is kept beside, and is gone before that port is.
-        let message = unsafe { std::mem::transmute::<Message<'_>, Message<'static>>(message) };
-        let number = self.0.next.get();
-        self.0.next.set(number + 1);
-        self.0.messages.borrow_mut().insert(number, message);
-        number
-    }
-
-    /// Has a look at a message that is held.
-    pub(crate) fn look_at<R>(
+    /// Does something with the sending half, wherever it is.
+    #[inline(always)]
+    pub(crate) fn sending<R>(
         &self,
-        number: u64,
-        look: impl FnOnce(&Message<'_>) -> R,
+        id: u64,
+        with: impl FnOnce(&Sender) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
-        self.0.messages.borrow().get(&number).map(look).ok_or_else(|| self.no_message(number))
+        match &self.whose {
+            Whose::Ours(port) => with(port.as_sender()),
+            _ => self.sending_elsewhere(id, with),
+        }
     }
 
-    /// Lets a message go.
-    pub(crate) fn release(&self, number: u64) -> Result<(), Failure> {
-        let message = self.0.messages.borrow_mut().remove(&number);
-        message.map(drop).ok_or_else(|| self.no_message(number))
+    /// As [`sending`](Self::sending), where it is not as usual.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn sending_elsewhere<R>(
+        &self,
+        id: u64,
+        with: impl FnOnce(&Sender) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
+        match &self.whose {
+            Whose::Ours(port) => with(port.as_sender()),
+            Whose::In(membership) => membership.sending(id, with),
+            Whose::Away => Err(Status::Internal.into()),
+        }
     }
 
-    fn no_message(&self, number: u64) -> Failure {
-        let was_one = (1..self.0.next.get()).contains(&number);
-        if was_one { Status::Freed.into() } else { Status::BadHandle.into() }
+    pub(crate) fn membership(&self) -> Option<Membership> {
+        match &self.whose {
+            Whose::In(membership) => Some(*membership),
+            Whose::Ours(_) | Whose::Away => None,
+        }
+    }
+
+    /// Whether the port could be taken out: nobody may borrow it.
+    pub(crate) fn may_leave(&self) -> Result<(), Failure> {
+        self.ours()?;
+        if !self.held.is_empty() {
+            return Err(Status::Borrowed.into());
+        }
+        if self.loan.is_some() { Err(Status::Loaned.into()) } else { Ok(()) }
+    }
+
+    /// Takes the port out.
+    pub(crate) fn take(&mut self) -> Result<MessagePort, Failure> {
+        self.may_leave()?;
+        match std::mem::replace(&mut self.whose, Whose::Away) {
+            Whose::Ours(port) => Ok(port),
+            // Not reached.
+            Whose::In(_) | Whose::Away => Err(Status::Internal.into()),
+        }
+    }
+
+    /// Puts in what was taken out.
+    pub(crate) fn put_back(&mut self, port: MessagePort) {
+        self.whose = Whose::Ours(port);
+    }
+
+    pub(crate) fn join(&mut self, membership: Membership) {
+        self.whose = Whose::In(membership);
+    }
+
+    /// Keeps room that was reserved on the port beside it; gives its number.
+    ///
+    /// # Safety
+    ///
+    /// A3: it was reserved on this very port.
+    pub(crate) unsafe fn lend(&mut self, loan: Loan<'_>) -> u64 {
+        // SAFETY: A3: it is gone before the port is.
+        let loan = unsafe { std::mem::transmute::<Loan<'_>, Loan<'static>>(loan) };
+        self.loan = Some(loan);
+        self.loans += 1;
+        self.loans
     }
 }
 
-/// Why there is no port where a handle led a moment ago.
-fn left(handle: u64) -> Failure {
-    // A panic while it was given away would be the other reason.
-    find(handle).err().unwrap_or_else(|| Status::Internal.into())
+/// Takes the handle from a port that is gone: its set has told the end, or is closed. Another thread may be inside for a
+/// moment, to find that the port is a member.
+pub(crate) fn spend(id: u64) {
+    if let Some(visit) = enter_member(id) {
+        drop(visit.leave(Gone::Closed));
+    }
+}
+
+/// Enters a member, in which nobody waits.
+pub(crate) fn enter_member(id: u64) -> Option<Visit<Port, Ending>> {
+    loop {
+        match PORTS.enter(id) {
+            Ok(visit) => return Some(visit),
+            Err(Failure { status: Status::Busy, .. }) => std::thread::yield_now(),
+            Err(_) => return None,
+        }
+    }
 }

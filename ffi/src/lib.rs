@@ -7,23 +7,47 @@
 //!   the call lasts. Null and misaligned ones are refused; for the rest a C program answers.
 //! * **A2** A handle is a number. It leads through the `table` or nowhere: what a C program makes up,
 //!   copies or keeps too long is refused.
-//! * **A3** A message borrows the port that it lies beside (`Used`), which neither moves nor goes
-//!   while a message is there: it is taken out only when there is none, and dropped after them.
-//! * **A4** A port and its messages are touched by one thread at a time, which holds their lock. Nobody
-//!   waits for that lock.
-//! * **A5** No panic crosses into C: every function runs inside `boundary::call`.
+//! * **A3** A message and a loan borrow the port that they lie beside (`Port`), or a member of the set that they lie
+//!   beside (`Gathering`). That port neither moves nor goes while one is there: it is taken out, and a set drops a member
+//!   whose end was told, only when there is none; and it is dropped after them.
+//! * **A4** What a handle leads to is touched by one thread at a time, which has made its place busy. Nobody waits for a
+//!   place.
+//! * **A5** No panic crosses into C: every function runs inside `boundary::call`, but for the usual post, receive and release
+//!   (`…_at_once`), where one would end the process.
+//! * **A6** A C program that gives descriptors to be adopted owns them; one that says trusted answers for that.
 
+mod bias;
 mod boundary;
+mod buffer;
+mod contact;
+mod descriptors;
+mod handlers;
+mod held;
 mod holding;
+mod loan;
+mod looping;
+mod member;
 mod message;
+mod options;
 mod port;
+mod post;
+mod receive;
+mod set;
+mod spawn;
 mod status;
 mod table;
 
-pub use message::{CMessage, zp_message_release, zp_message_take_ports};
-pub use port::{
-    CPort, NO_INDEX, UNTRUSTED, zp_channel_new, zp_parent_port, zp_port_close, zp_port_max_payload,
-    zp_port_peer_state, zp_port_post, zp_port_post_timeout, zp_port_recv, zp_port_recv_timeout,
-    zp_port_shutdown, zp_port_try_post, zp_port_try_recv, zp_version,
-};
-pub use status::{Status, zp_status_text};
+pub use buffer::*;
+pub use contact::*;
+pub use descriptors::*;
+pub use handlers::{CHandlers, OnMessage, OnStatus, Removed};
+pub use loan::*;
+pub use looping::*;
+pub use message::*;
+pub use options::*;
+pub use port::*;
+pub use post::*;
+pub use receive::*;
+pub use set::*;
+pub use spawn::*;
+pub use status::*;

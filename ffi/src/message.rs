@@ -4,10 +4,13 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use zeroport::{Message, MessagePort, TakeError};
+use zeroport::{Message, MessagePort, SealedBuffer, TakeError};
 
-use crate::boundary::{call, items, place, places};
-use crate::holding;
+use crate::boundary::{call, items, items_mut, place, places};
+use crate::buffer::{self, CBuffer};
+use crate::held::Held;
+use crate::holding::{self, PORTS};
+use crate::member;
 use crate::port::CPort;
 use crate::status::{Failure, Status};
 
@@ -23,19 +26,50 @@ pub struct CMessage {
     pub tag: u32,
     /// Ports that were not taken yet.
     pub port_count: u32,
-    /// The handle of the port that has received it, and its number there.
+    /// Buffers that were not taken yet.
+    pub buffer_count: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The handle of who has received it, and its number there.
     pub opaque: [u64; 2],
 }
 
 impl CMessage {
-    pub(crate) const NONE: Self =
-        Self { data: ptr::null(), len: 0, tag: 0, port_count: 0, opaque: [0; 2] };
+    pub(crate) const NONE: Self = Self {
+        data: ptr::null(),
+        len: 0,
+        tag: 0,
+        port_count: 0,
+        buffer_count: 0,
+        reserved: 0,
+        opaque: [0; 2],
+    };
 
-    pub(crate) fn of(message: &Message<'_>) -> Self {
-        let (bytes, tag) = (message.bytes(), message.tag());
-        let port_count = message.port_count() as u32;
-        Self { data: bytes.as_ptr().cast(), len: bytes.len(), tag, port_count, ..Self::NONE }
+    #[inline(always)]
+    pub(crate) fn of(message: &Message<'_>, opaque: [u64; 2]) -> Self {
+        let bytes = message.bytes();
+        Self {
+            data: bytes.as_ptr().cast(),
+            len: bytes.len(),
+            tag: message.tag(),
+            port_count: message.port_count() as u32,
+            buffer_count: message.buffer_count() as u32,
+            reserved: 0,
+            opaque,
+        }
     }
+}
+
+/// Does something with the messages that a port, set or loop holds.
+#[inline(always)]
+fn with_held<R>(
+    receiver: u64,
+    with: impl FnOnce(&mut Held) -> Result<R, Failure>,
+) -> Result<R, Failure> {
+    if PORTS.is_of(receiver) {
+        return with(&mut PORTS.enter(receiver)?.held);
+    }
+    member::with_held(receiver, with)
 }
 
 /// Takes the ports out of a message.
@@ -50,40 +84,84 @@ pub unsafe extern "C" fn zp_message_take_ports(
     capacity: usize,
     count: *mut usize,
 ) -> Status {
+    let take = |message: &Message<'_>| take_all(message.port_count(), || message.take_port());
+    let hold = |port: MessagePort| holding::hold(port).map(|id| CPort { id });
+    let none = CPort { id: 0 };
+    // SAFETY: A1, passed on.
+    unsafe { take_out(message, (ports, capacity, count), |it| it.port_count(), take, hold, none) }
+}
+
+/// Takes the buffers out of a message.
+///
+/// # Safety
+///
+/// A1: `message` is null or was received; `buffers` has `capacity` places; `count` is null or a place.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn zp_message_take_buffers(
+    message: *mut CMessage,
+    buffers: *mut CBuffer,
+    capacity: usize,
+    count: *mut usize,
+) -> Status {
+    let take = |message: &Message<'_>| take_all(message.buffer_count(), || message.take_buffer());
+    let hold = |sealed: SealedBuffer| buffer::hold(sealed.into()).map(|id| CBuffer { id });
+    let none = CBuffer { id: 0 };
+    // SAFETY: A1, passed on.
+    unsafe {
+        take_out(message, (buffers, capacity, count), |it| it.buffer_count(), take, hold, none)
+    }
+}
+
+/// What could be taken (`None` in the place of what is none), and the first failure.
+type Taken<T> = (Vec<Option<T>>, Option<Failure>);
+
+/// # Safety
+///
+/// A1: `message` is null or was received; `things` has `capacity` places; `count` is null or a place.
+unsafe fn take_out<T, C: Copy>(
+    message: *mut CMessage,
+    (things, capacity, count): (*mut C, usize, *mut usize),
+    how_many: impl Fn(&Message<'_>) -> usize,
+    take: impl FnOnce(&Message<'_>) -> Taken<T>,
+    hold: impl Fn(T) -> Result<C, Failure>,
+    none: C,
+) -> Status {
     call(|| {
         // SAFETY: A1.
         let count = unsafe { place(count) }?.write(0);
         // SAFETY: A1: it is the caller's, and was received or filled with zeros.
         let [from, number] = unsafe { opaque(message) }?;
         // SAFETY: A1.
-        let places = unsafe { places(ports, capacity) }?;
-        let holding = holding::find(from)?;
-        let visit = holding.enter()?;
-        let (needed, is_enough) =
-            visit.look_at(number, |held| (held.port_count(), held.port_count() <= capacity))?;
-        *count = needed;
-        if !is_enough {
-            return Err(Status::TooSmall.into());
-        }
-        let (taken, left, failure) = visit.look_at(number, take_all)?;
+        let places = unsafe { places(things, capacity) }?;
+        let (taken, mut failure) = with_held(from, |held| {
+            let held = held.get(number)?;
+            *count = how_many(held);
+            if *count > capacity {
+                return Err(Status::TooSmall.into());
+            }
+            let taken = take(held);
+            let left = [held.port_count(), held.buffer_count()];
+            // SAFETY: A1.
+            let message = unsafe { &mut *message };
+            [message.port_count, message.buffer_count] = left.map(|left| left as u32);
+            Ok(taken)
+        })?;
         *count = taken.len();
-        for (place, port) in places.iter_mut().zip(taken) {
-            place.write(CPort { id: port.map_or(0, holding::hold) });
+        for (place, thing) in places.iter_mut().zip(taken) {
+            let held = thing.map_or(Ok(none), &hold);
+            place.write(*held.as_ref().unwrap_or(&none));
+            failure = failure.or(held.err());
         }
-        // SAFETY: A1.
-        unsafe { (*message).port_count = left };
         failure.map_or(Ok(()), Err)
     })
 }
 
-/// All ports that can be had (`None` in the place of one that is none), how many are left, and the
-/// first failure.
-fn take_all(message: &Message<'_>) -> (Vec<Option<MessagePort>>, u32, Option<Failure>) {
-    let mut taken = Vec::with_capacity(message.port_count());
-    let mut failure = None;
+/// All that can be had.
+fn take_all<T>(count: usize, take: impl Fn() -> Result<Option<T>, TakeError>) -> Taken<T> {
+    let (mut taken, mut failure) = (Vec::with_capacity(count), None);
     loop {
-        match message.take_port() {
-            Ok(Some(port)) => taken.push(Some(port)),
+        match take() {
+            Ok(Some(thing)) => taken.push(Some(thing)),
             Ok(None) => break,
             Err(error) => {
                 let is_gone = matches!(error, TakeError::Attach { .. });
@@ -95,7 +173,7 @@ fn take_all(message: &Message<'_>) -> (Vec<Option<MessagePort>>, u32, Option<Fai
             }
         }
     }
-    (taken, message.port_count() as u32, failure)
+    (taken, failure)
 }
 
 /// Lets a message go.
@@ -105,19 +183,77 @@ fn take_all(message: &Message<'_>) -> (Vec<Option<MessagePort>>, u32, Option<Fai
 /// A1: `message` is null or was received.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_message_release(message: *mut CMessage) -> Status {
+    // SAFETY: A1, passed on.
+    if unsafe { release_at_once(message) } {
+        return Status::Ok;
+    }
     call(|| {
         // SAFETY: A1: it is the caller's, and was received or filled with zeros.
         let [from, number] = unsafe { opaque(message) }?;
-        holding::find(from)?.enter()?.release(number)?;
+        with_held(from, |held| held.release(number))?;
         // SAFETY: A1.
         unsafe { place(message) }?.write(CMessage::NONE);
         Ok(())
     })
 }
 
+/// The usual case, as short as can be; a panic, of which there is none, would end the process here (A5).
+///
+/// # Safety
+///
+/// As [`zp_message_release`].
+#[inline(always)]
+unsafe fn release_at_once(message: *mut CMessage) -> bool {
+    // SAFETY: A1: it is the caller's, and was received or filled with zeros.
+    let Ok([from, number]) = (unsafe { opaque(message) }) else { return false };
+    let Some(mut visit) = PORTS.enter_as_owner(from) else { return false };
+    if !visit.held.release_at_once(number) {
+        return false;
+    }
+    // SAFETY: A1.
+    unsafe { message.write(CMessage::NONE) };
+    true
+}
+
+/// Lets many messages go.
+///
+/// # Safety
+///
+/// A1: `messages` has `count` messages that were received.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn zp_messages_release(messages: *mut CMessage, count: usize) -> Status {
+    call(|| {
+        // SAFETY: A1: they are the caller's, and were received or filled with zeros.
+        let mut messages = unsafe { items_mut(messages, count) }?;
+        let mut failure = None;
+        while let Some(first) = messages.first() {
+            let from = first.opaque[0];
+            let same = messages.iter().take_while(|message| message.opaque[0] == from).count();
+            let (those, others) = messages.split_at_mut(same);
+            messages = others;
+            let released = with_held(from, |held| release_all(held, those));
+            failure = failure.or(released.err());
+        }
+        failure.map_or(Ok(()), Err)
+    })
+}
+
+/// All that can be let go, and the first failure.
+fn release_all(held: &mut Held, messages: &mut [CMessage]) -> Result<(), Failure> {
+    let mut failure = None;
+    for message in messages {
+        match held.release(message.opaque[1]) {
+            Ok(()) => *message = CMessage::NONE,
+            Err(refused) => failure = failure.or(Some(refused)),
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
 /// # Safety
 ///
 /// A1: `message` is null or initialised.
+#[inline(always)]
 unsafe fn opaque(message: *const CMessage) -> Result<[u64; 2], Failure> {
     // SAFETY: A1, passed on.
     let message = unsafe { items(message, 1) }?;

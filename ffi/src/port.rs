@@ -1,16 +1,17 @@
-//! `zp_channel_…`, `zp_parent_port` and `zp_port_…`.
+//! `zp_channel_new`, `zp_parent_port`, and what is asked of and done to a port itself.
 #![allow(unsafe_code)]
 
-use std::collections::HashSet;
-use std::ffi::c_void;
+use std::ffi::c_int;
+use std::io;
 use std::mem::MaybeUninit;
-use std::time::Duration;
+use std::os::fd::AsRawFd;
 
-use zeroport::{Message, MessageChannel, MessagePort, PeerState, RecvError, TransferList};
+use zeroport::{MessageChannel, PeerState, Trust};
 
-use crate::boundary::{call, items, place, places};
-use crate::holding::{self, Visit};
-use crate::message::CMessage;
+use crate::boundary::{call, place, places};
+use crate::holding::{self, Ending, PORTS};
+use crate::member;
+use crate::options::{COptions, options, strategy};
 use crate::status::{Failure, Status};
 use crate::table::Gone;
 
@@ -22,22 +23,20 @@ pub struct CPort {
     pub id: u64,
 }
 
-/// `ZP_UNTRUSTED`: a flag of [`zp_channel_new`].
-pub const UNTRUSTED: u32 = 1;
-/// `ZP_NO_INDEX`: no port of the list is to blame.
-pub const NO_INDEX: usize = usize::MAX;
-/// The most ports that one message carries: more are not even looked at.
-const MAX_PORTS: usize = 1024;
-
-/// How long a post may wait for room.
-enum Patience {
-    ForEver,
-    None,
-    AtMost(Duration),
-}
-
-fn milliseconds(number: u32) -> Duration {
-    Duration::from_millis(number.into())
+/// `zp_port_info`: what is known of a port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CPortInfo {
+    /// Bytes of the longest message.
+    pub max_payload: usize,
+    /// Bytes of the longest message that travels in the ring.
+    pub max_in_ring: usize,
+    /// How often a call on this port has slept.
+    pub sleeps: u64,
+    /// Whether the other end is trusted.
+    pub is_trusted: u32,
+    /// Whether a set or a loop has it.
+    pub is_member: u32,
 }
 
 /// `ZP_VERSION` of the library.
@@ -56,23 +55,37 @@ pub extern "C" fn zp_version() -> u32 {
 ///
 /// # Safety
 ///
-/// A1: `ports` is null or has places for two.
+/// A1: `ports` is null or has places for two; `options` is null or as large as it says.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn zp_channel_new(ports: *mut CPort, flags: u32) -> Status {
+pub unsafe extern "C" fn zp_channel_new(ports: *mut CPort, options: *const COptions) -> Status {
     call(|| {
         // SAFETY: A1.
         let places = unsafe { places(ports, 2) }?;
         places.fill(MaybeUninit::new(CPort { id: 0 }));
-        let channel = match flags {
-            0 => MessageChannel::new()?,
-            UNTRUSTED => MessageChannel::untrusted()?,
-            _ => return Err(Status::BadArgument.into()),
-        };
-        for (place, port) in places.iter_mut().zip([channel.port1, channel.port2]) {
-            place.write(CPort { id: holding::hold(port) });
+        // SAFETY: A1.
+        let MessageChannel { port1, port2 } = unsafe { self::options(options) }?.open()?;
+        let one = holding::hold(port1)?;
+        let other = holding::hold(port2).inspect_err(|_| holding::spend(one))?;
+        for (place, id) in places.iter_mut().zip([one, other]) {
+            place.write(CPort { id });
         }
         Ok(())
     })
+}
+
+/// Fills a place with a port, or with none.
+///
+/// # Safety
+///
+/// A1: `port` is null or a place for one.
+pub(crate) unsafe fn give_port(
+    port: *mut CPort,
+    make: impl FnOnce() -> Result<zeroport::MessagePort, Failure>,
+) -> Result<(), Failure> {
+    // SAFETY: A1.
+    let place = unsafe { place(port) }?.write(CPort { id: 0 });
+    place.id = holding::hold(make()?)?;
+    Ok(())
 }
 
 /// Takes the port to the parent process.
@@ -82,164 +95,8 @@ pub unsafe extern "C" fn zp_channel_new(ports: *mut CPort, flags: u32) -> Status
 /// A1: `port` is null or a place for one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_parent_port(port: *mut CPort) -> Status {
-    call(|| {
-        // SAFETY: A1.
-        let place = unsafe { place(port) }?;
-        place.write(CPort { id: 0 });
-        place.write(CPort { id: holding::hold(zeroport::parent_port()?) });
-        Ok(())
-    })
-}
-
-/// Posts bytes and ports; waits for room.
-///
-/// # Safety
-///
-/// A1: `data` has `len` bytes, `ports` has `port_count` handles, `bad_index` is null or a place.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn zp_port_post(
-    port: CPort,
-    data: *const c_void,
-    len: usize,
-    ports: *const CPort,
-    port_count: usize,
-    bad_index: *mut usize,
-) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { post(port, (data, len), (ports, port_count), bad_index, Patience::ForEver) }
-}
-
-/// Posts bytes and ports; does not wait.
-///
-/// # Safety
-///
-/// As [`zp_port_post`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn zp_port_try_post(
-    port: CPort,
-    data: *const c_void,
-    len: usize,
-    ports: *const CPort,
-    port_count: usize,
-    bad_index: *mut usize,
-) -> Status {
-    // SAFETY: A1, passed on.
-    unsafe { post(port, (data, len), (ports, port_count), bad_index, Patience::None) }
-}
-
-/// Posts bytes and ports; waits for room at most so long.
-///
-/// # Safety
-///
-/// As [`zp_port_post`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn zp_port_post_timeout(
-    port: CPort,
-    data: *const c_void,
-    len: usize,
-    ports: *const CPort,
-    port_count: usize,
-    bad_index: *mut usize,
-    timeout_ms: u32,
-) -> Status {
-    let patience = Patience::AtMost(milliseconds(timeout_ms));
-    // SAFETY: A1, passed on.
-    unsafe { post(port, (data, len), (ports, port_count), bad_index, patience) }
-}
-
-/// # Safety
-///
-/// As [`zp_port_post`].
-unsafe fn post(
-    port: CPort,
-    (data, len): (*const c_void, usize),
-    (ports, port_count): (*const CPort, usize),
-    bad_index: *mut usize,
-    patience: Patience,
-) -> Status {
-    call(|| {
-        if !bad_index.is_null() {
-            // SAFETY: A1.
-            unsafe { place(bad_index) }?.write(NO_INDEX);
-        }
-        if port_count > MAX_PORTS {
-            return Err(Status::TooManyPorts.into());
-        }
-        // SAFETY: A1.
-        let bytes = unsafe { items(data.cast::<u8>(), len) }?;
-        // SAFETY: A1.
-        let ports = unsafe { items(ports, port_count) }?;
-        post_with(port.id, bytes, ports, patience).inspect_err(|failure| {
-            // SAFETY: A1.
-            if let (Some(index), Ok(place)) = (failure.index, unsafe { place(bad_index) }) {
-                place.write(index);
-            }
-        })
-    })
-}
-
-fn post_with(
-    carrier: u64,
-    bytes: &[u8],
-    ports: &[CPort],
-    patience: Patience,
-) -> Result<(), Failure> {
-    let holding = holding::find(carrier)?;
-    let visit = holding.enter()?;
-    let carrying = visit.port(carrier)?;
-    let post = |list| match patience {
-        Patience::ForEver => carrying.post_bytes_with(bytes, list),
-        Patience::None => carrying.try_post_bytes_with(bytes, list),
-        Patience::AtMost(time) => carrying.post_bytes_with_timeout(bytes, list, time),
-    };
-    if ports.is_empty() {
-        return post(TransferList::new()).map_err(|refused| refused.source.into());
-    }
-    give_away(carrier, ports, |list| match post(list) {
-        Ok(()) => Ok(()),
-        Err(refused) => Err((refused.list, refused.source.into())),
-    })
-}
-
-/// Hands all the ports to `post`; on failure each goes back to its handle.
-fn give_away(
-    carrier: u64,
-    ports: &[CPort],
-    post: impl FnOnce(TransferList) -> Result<(), (TransferList, Failure)>,
-) -> Result<(), Failure> {
-    let mut seen = HashSet::new();
-    let mut holdings = Vec::with_capacity(ports.len());
-    for (index, port) in ports.iter().enumerate() {
-        let holding = match port.id {
-            id if id == carrier => Err(Status::Carrier.into()),
-            id if !seen.insert(id) => holding::find(id).and(Err(Status::Duplicate.into())),
-            id => holding::find(id),
-        };
-        holdings.push(holding.map_err(|failure| failure.at(index))?);
-    }
-    let mut visits: Vec<Visit<'_>> = Vec::with_capacity(ports.len());
-    for (index, (holding, port)) in holdings.iter().zip(ports).enumerate() {
-        let visit = holding.enter().and_then(|visit| {
-            visit.may_leave().and_then(|()| visit.port(port.id).map(drop))?;
-            Ok(visit)
-        });
-        visits.push(visit.map_err(|failure| failure.at(index))?);
-    }
-    // Nothing can fail from here to `post`: what was taken out would be lost.
-    let taken: Vec<MessagePort> =
-        visits.iter_mut().zip(ports).filter_map(|(visit, port)| visit.take(port.id).ok()).collect();
-    match post(taken.into()) {
-        Ok(()) => {
-            holding::forget(ports.iter().map(|port| port.id), Gone::Transferred);
-            Ok(())
-        }
-        Err((list, failure)) => {
-            for (visit, port) in visits.iter_mut().zip(list.into_ports()) {
-                visit.put_back(port);
-            }
-            Err(failure)
-        }
-    }
+    call(|| unsafe { give_port(port, || Ok(zeroport::parent_port()?)) })
 }
 
 /// The longest payload that the port can post.
@@ -251,69 +108,53 @@ fn give_away(
 pub unsafe extern "C" fn zp_port_max_payload(port: CPort, len: *mut usize) -> Status {
     call(|| {
         // SAFETY: A1.
-        let place = unsafe { place(len) }?;
-        place.write(0);
-        let holding = holding::find(port.id)?;
-        place.write(holding.enter()?.port(port.id)?.max_payload());
+        let place = unsafe { place(len) }?.write(0);
+        *place = PORTS.enter(port.id)?.sending(port.id, |sender| Ok(sender.max_payload()))?;
         Ok(())
     })
 }
 
-/// Waits for the next message.
+/// What is known of a port.
 ///
 /// # Safety
 ///
-/// A1: `message` is null or a place for one.
+/// A1: `info` is null or a place.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn zp_port_recv(port: CPort, message: *mut CMessage) -> Status {
-    // SAFETY: A1, passed on.
-    unsafe { receive(port, message, MessagePort::recv) }
-}
-
-/// Takes the next message if there is one.
-///
-/// # Safety
-///
-/// As [`zp_port_recv`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn zp_port_try_recv(port: CPort, message: *mut CMessage) -> Status {
-    // SAFETY: A1, passed on.
-    unsafe { receive(port, message, MessagePort::try_recv) }
-}
-
-/// Waits for the next message, at most so long.
-///
-/// # Safety
-///
-/// As [`zp_port_recv`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn zp_port_recv_timeout(
-    port: CPort,
-    message: *mut CMessage,
-    timeout_ms: u32,
-) -> Status {
-    // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |port| port.recv_timeout(milliseconds(timeout_ms))) }
-}
-
-/// # Safety
-///
-/// As [`zp_port_recv`].
-unsafe fn receive(
-    port: CPort,
-    message: *mut CMessage,
-    how: impl FnOnce(&MessagePort) -> Result<Message<'_>, RecvError>,
-) -> Status {
+pub unsafe extern "C" fn zp_port_info(port: CPort, info: *mut CPortInfo) -> Status {
     call(|| {
         // SAFETY: A1.
-        let place = unsafe { place(message) }?;
-        place.write(CMessage::NONE);
-        let holding = holding::find(port.id)?;
-        let visit = holding.enter()?;
-        let received = how(visit.port(port.id)?)?;
-        let mut message = CMessage::of(&received);
-        message.opaque = [port.id, visit.keep(received)];
-        place.write(message);
+        let place = unsafe { place(info) }?.write(CPortInfo::default());
+        let visit = PORTS.enter(port.id)?;
+        let is_member = u32::from(visit.membership().is_some());
+        *place = visit.sending(port.id, |sender| {
+            Ok(CPortInfo {
+                max_payload: sender.max_payload(),
+                max_in_ring: sender.max_in_ring(),
+                sleeps: sender.sleeps(),
+                is_trusted: u32::from(sender.trust() == Trust::Trusted),
+                is_member,
+            })
+        })?;
+        if let Ok(port) = visit.ours() {
+            place.sleeps = port.sleeps();
+        }
+        Ok(())
+    })
+}
+
+/// Chooses how calls on the port wait.
+#[unsafe(no_mangle)]
+pub extern "C" fn zp_port_set_wait(port: CPort, wait: u32) -> Status {
+    call(|| {
+        let strategy = strategy(wait)?;
+        let visit = PORTS.enter(port.id)?;
+        match visit.ours() {
+            Ok(port) => port.set_wait_strategy(strategy),
+            Err(_) => visit.sending(port.id, |sender| {
+                sender.set_wait_strategy(strategy);
+                Ok(())
+            })?,
+        }
         Ok(())
     })
 }
@@ -322,8 +163,8 @@ unsafe fn receive(
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_port_peer_state(port: CPort) -> Status {
     call(|| {
-        let holding = holding::find(port.id)?;
-        match holding.enter()?.port(port.id)?.peer_state() {
+        let state = PORTS.enter(port.id)?.sending(port.id, |sender| Ok(sender.peer_state()))?;
+        match state {
             PeerState::Open => Ok(()),
             PeerState::Closed(reason) => Err(Status::from(reason).into()),
             _ => Err(Status::Internal.into()),
@@ -331,25 +172,67 @@ pub extern "C" fn zp_port_peer_state(port: CPort) -> Status {
     })
 }
 
+/// A descriptor to poll, for loops of other kinds.
+///
+/// # Safety
+///
+/// A1: `fd` is null or a place.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn zp_port_fd(port: CPort, fd: *mut c_int) -> Status {
+    call(|| {
+        // SAFETY: A1.
+        let place = unsafe { place(fd) }?.write(-1);
+        let visit = PORTS.enter(port.id)?;
+        *place = visit.ours()?.pollable().map_err(wait_failure)?.as_raw_fd();
+        Ok(())
+    })
+}
+
+/// Has the descriptor say when there is something.
+#[unsafe(no_mangle)]
+pub extern "C" fn zp_port_arm(port: CPort) -> Status {
+    call(|| {
+        let is_armed = PORTS.enter(port.id)?.ours()?.arm().map_err(wait_failure)?;
+        if is_armed { Ok(()) } else { Err(Status::Ready.into()) }
+    })
+}
+
+/// Takes that back.
+#[unsafe(no_mangle)]
+pub extern "C" fn zp_port_disarm(port: CPort) -> Status {
+    call(|| {
+        PORTS.enter(port.id)?.ours()?.disarm();
+        Ok(())
+    })
+}
+
+/// What the kernel says of the descriptors of something that a fork has copied: they are not its own.
+pub(crate) fn wait_failure(error: io::Error) -> Failure {
+    match error.raw_os_error() {
+        Some(libc::EBADF) => Status::Detached.into(),
+        // The line is gone: the channel has ended.
+        Some(libc::ENOTCONN) => Status::Ready.into(),
+        _ => Failure::system(&error),
+    }
+}
+
 /// Ends the channel from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_port_shutdown(port: CPort) -> Status {
-    call(|| {
-        holding::find(port.id)?.shut_down();
-        Ok(())
-    })
+    call(|| PORTS.at_any_time(port.id, Ending::end))
 }
 
 /// Closes the port; the handle is spent.
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_port_close(port: CPort) -> Status {
     call(|| {
-        let holding = holding::find(port.id)?;
-        let mut visit = holding.enter()?;
-        let closing = visit.take(port.id)?;
-        holding::forget([port.id], Gone::Closed);
-        drop(visit);
-        closing.close();
+        let visit = PORTS.enter(port.id)?;
+        if let Some(membership) = visit.membership() {
+            drop(visit);
+            return member::close(membership, port.id);
+        }
+        visit.may_leave()?;
+        drop(visit.leave(Gone::Closed));
         Ok(())
     })
 }

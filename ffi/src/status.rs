@@ -5,11 +5,9 @@ use std::ffi::{CStr, c_char, c_uint};
 use std::io;
 
 use zeroport::{
-    AttachError, CloseReason, OpenError, ParentPortError, PostError, RecvError, TakeError,
-    Untransferable,
+    AcceptError, AdmitError, AttachError, BindError, BufferError, CloseReason, ConnectError,
+    OpenError, ParentPortError, PostError, RecvError, SpawnError, TakeError, Untransferable,
 };
-
-use crate::table::{Gone, Stale};
 
 /// The statuses, each with its number and its text.
 macro_rules! statuses {
@@ -38,32 +36,44 @@ macro_rules! statuses {
 
 statuses! {
     Ok = 0, "ZP_OK", c"done";
-    Empty = 1, "ZP_EMPTY", c"no message yet";
+    Empty = 1, "ZP_EMPTY", c"nothing there yet";
     Full = 2, "ZP_FULL", c"no room for the message yet";
-    Closed = 3, "ZP_CLOSED", c"the channel was closed";
-    PeerDied = 4, "ZP_PEER_DIED", c"the process at the other end died";
-    Lost = 5, "ZP_LOST", c"the other port was lost on its way to a new holder";
-    Violated = 6, "ZP_VIOLATED", c"the other side broke the protocol";
-    BadArgument = 7, "ZP_BAD_ARGUMENT", c"an argument is null or not legal";
-    BadHandle = 8, "ZP_BAD_HANDLE", c"this is no handle";
-    Freed = 9, "ZP_FREED", c"this program has closed the port or released the message already";
-    Transferred = 10, "ZP_TRANSFERRED", c"this program has given the port away";
-    Busy = 11, "ZP_BUSY", c"another thread is using the port";
-    Borrowed = 12, "ZP_BORROWED", c"messages of the port are held: release them first";
-    Detached = 13, "ZP_DETACHED", c"the port belongs to the process that this one was forked from";
-    TooLarge = 14, "ZP_TOO_LARGE", c"the message is longer than this channel carries";
-    TooSmall = 15, "ZP_TOO_SMALL", c"there is not enough room for the ports of the message";
-    TooManyPorts = 16, "ZP_TOO_MANY_PORTS", c"too many ports for one message";
-    Duplicate = 17, "ZP_DUPLICATE", c"a port stands twice in the list";
-    Carrier = 18, "ZP_CARRIER", c"a port cannot carry itself";
-    OtherEnd = 19, "ZP_OTHER_END", c"a port cannot carry its own other end";
-    Ended = 20, "ZP_ENDED", c"a port whose channel has ended cannot be given away";
-    Trusted = 21, "ZP_TRUSTED", c"an end of a trusted channel cannot go to strangers";
-    Refused = 22, "ZP_REFUSED", c"what came is no port, or somebody else's";
-    Incompatible = 23, "ZP_INCOMPATIBLE", c"the other program has another version of zeroport";
-    NoParent = 24, "ZP_NO_PARENT", c"no zeroport program has started this one";
-    System = 25, "ZP_SYSTEM", c"the operating system refused: errno says why";
-    Internal = 26, "ZP_INTERNAL", c"a bug in zeroport";
+    Ready = 3, "ZP_READY", c"there is something already: no need to wait";
+    TimedOut = 4, "ZP_TIMED_OUT", c"the time is up, and the server has not answered";
+    Finished = 5, "ZP_FINISHED", c"the loop was stopped, or has no port left";
+    Closed = 6, "ZP_CLOSED", c"the channel was closed";
+    PeerDied = 7, "ZP_PEER_DIED", c"the process at the other end died";
+    Lost = 8, "ZP_LOST", c"the other port was lost on its way to a new holder";
+    Violated = 9, "ZP_VIOLATED", c"the other side broke the protocol";
+    BadArgument = 10, "ZP_BAD_ARGUMENT", c"an argument is null or not legal";
+    BadHandle = 11, "ZP_BAD_HANDLE", c"this is no handle";
+    Freed = 12, "ZP_FREED", c"this program has closed or released it already";
+    Transferred = 13, "ZP_TRANSFERRED", c"this program has given it away";
+    Busy = 14, "ZP_BUSY", c"another call is using it";
+    Borrowed = 15, "ZP_BORROWED", c"messages of it are held: release them first";
+    Loaned = 16, "ZP_LOANED", c"room of the port is reserved: publish or cancel first";
+    Member = 17, "ZP_MEMBER", c"the port is in a set or a loop, which receives for it";
+    Stranger = 18, "ZP_STRANGER", c"the port is not in this set or loop";
+    Sealed = 19, "ZP_SEALED", c"the buffer is sealed: it can only be read";
+    Detached = 20, "ZP_DETACHED", c"it belongs to the process that this one was forked from";
+    TooLarge = 21, "ZP_TOO_LARGE", c"longer than may be";
+    TooSmall = 22, "ZP_TOO_SMALL", c"the array of the caller is too small";
+    TooMany = 23, "ZP_TOO_MANY", c"too many ports and buffers for one message";
+    Duplicate = 24, "ZP_DUPLICATE", c"something stands twice in the list";
+    Carrier = 25, "ZP_CARRIER", c"a port cannot carry itself";
+    OtherEnd = 26, "ZP_OTHER_END", c"a port cannot carry its own other end";
+    Ended = 27, "ZP_ENDED", c"a port whose channel has ended cannot be given away";
+    Trusted = 28, "ZP_TRUSTED", c"an end of a trusted channel cannot go to strangers";
+    Refused = 29, "ZP_REFUSED", c"what came is no port, or the server refused";
+    Incompatible = 30, "ZP_INCOMPATIBLE", c"the other program has another version of zeroport";
+    NoParent = 31, "ZP_NO_PARENT", c"no zeroport program has started this one";
+    BadAddress = 32, "ZP_BAD_ADDRESS", c"no server can have this address";
+    InUse = 33, "ZP_IN_USE", c"somebody else has this address";
+    NoServer = 34, "ZP_NO_SERVER", c"nobody listens at this address";
+    NotAllowed = 35, "ZP_NOT_ALLOWED", c"this process may not connect to this address";
+    HungUp = 36, "ZP_HUNG_UP", c"the caller has hung up";
+    System = 37, "ZP_SYSTEM", c"the operating system refused: errno says why";
+    Internal = 38, "ZP_INTERNAL", c"a bug in zeroport";
 }
 
 /// `const char *zp_status_text(zp_status status)`: what a status means, in a few words. Never null.
@@ -73,40 +83,40 @@ pub extern "C" fn zp_status_text(status: c_uint) -> *const c_char {
     known.map_or(c"unknown status", |(known, _)| known.text()).as_ptr()
 }
 
-/// Why a call did not do what it should.
+/// Why a call did not do what it should. So small that it is returned in a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) status: Status,
-    /// What the system said, with [`Status::System`].
-    pub(crate) errno: Option<i32>,
-    /// The place in the caller's list that it is about.
-    pub(crate) index: Option<usize>,
+    /// With [`Status::System`] what the system said, else 1 more than the place in the caller's list that it is about, or 0.
+    detail: u32,
 }
 
 impl Failure {
     pub(crate) fn system(error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        Self { errno: Some(errno), ..Status::System.into() }
+        Self { status: Status::System, detail: errno.unsigned_abs() }
     }
 
     pub(crate) fn at(self, index: usize) -> Self {
-        Self { index: Some(index), ..self }
+        match self.status {
+            Status::System => self,
+            status => Self { status, detail: index as u32 + 1 },
+        }
+    }
+
+    pub(crate) fn errno(self) -> Option<i32> {
+        if self.status == Status::System { self.detail.try_into().ok() } else { None }
+    }
+
+    pub(crate) fn index(self) -> Option<usize> {
+        if self.status == Status::System { None } else { (self.detail as usize).checked_sub(1) }
     }
 }
 
 impl From<Status> for Failure {
+    #[inline(always)]
     fn from(status: Status) -> Self {
-        Self { status, errno: None, index: None }
-    }
-}
-
-impl From<Stale> for Failure {
-    fn from(stale: Stale) -> Self {
-        match stale {
-            Stale::Unknown => Status::BadHandle.into(),
-            Stale::Gone(Gone::Closed) => Status::Freed.into(),
-            Stale::Gone(Gone::Transferred) => Status::Transferred.into(),
-        }
+        Self { status, detail: 0 }
     }
 }
 
@@ -138,10 +148,10 @@ impl From<PostError> for Failure {
             PostError::Full { .. } => Status::Full.into(),
             PostError::TooLarge { .. } => Status::TooLarge.into(),
             PostError::Closed(reason) => Status::from(reason).into(),
-            PostError::Busy => Status::Busy.into(),
+            PostError::Busy => Status::Loaned.into(),
             PostError::Detached => Status::Detached.into(),
             PostError::Untransferable { index, reason } => Self::from(reason).at(index),
-            PostError::TooManyPorts { .. } => Status::TooManyPorts.into(),
+            PostError::TooManyPorts { .. } => Status::TooMany.into(),
             PostError::Os(error) => Self::system(&error),
             _ => Status::Internal.into(),
         }
@@ -204,6 +214,79 @@ impl From<ParentPortError> for Failure {
             ParentPortError::NoParent => Status::NoParent.into(),
             ParentPortError::Gone { .. } => Status::Refused.into(),
             ParentPortError::Attach(error) => error.into(),
+            _ => Status::Internal.into(),
+        }
+    }
+}
+
+impl From<BufferError> for Failure {
+    fn from(error: BufferError) -> Self {
+        match error {
+            BufferError::Os { source, .. } | BufferError::Seal { source, .. } => {
+                Self::system(&source)
+            }
+            BufferError::Detached => Status::Detached.into(),
+            _ => Status::Internal.into(),
+        }
+    }
+}
+
+impl From<SpawnError> for Failure {
+    fn from(error: SpawnError) -> Self {
+        match error {
+            SpawnError::Open(error) => error.into(),
+            SpawnError::Start { source, .. } => Self::system(&source),
+            _ => Status::Internal.into(),
+        }
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        match error {
+            BindError::Address { .. } => Status::BadAddress.into(),
+            BindError::InUse { .. } | BindError::NotASocket { .. } | BindError::Locked { .. } => {
+                Status::InUse.into()
+            }
+            BindError::Folder { source, .. } | BindError::Os(source) => Self::system(&source),
+            _ => Status::Internal.into(),
+        }
+    }
+}
+
+impl From<AcceptError> for Failure {
+    fn from(error: AcceptError) -> Self {
+        match error {
+            AcceptError::Empty => Status::Empty.into(),
+            AcceptError::Detached => Status::Detached.into(),
+            AcceptError::Os(error) => Self::system(&error),
+            _ => Status::Internal.into(),
+        }
+    }
+}
+
+impl From<AdmitError> for Failure {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::Open(error) => error.into(),
+            AdmitError::Gone => Status::HungUp.into(),
+            AdmitError::Detached => Status::Detached.into(),
+            AdmitError::Os(error) => Self::system(&error),
+            _ => Status::Internal.into(),
+        }
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Address { .. } => Status::BadAddress.into(),
+            ConnectError::NoServer { .. } => Status::NoServer.into(),
+            ConnectError::NotAllowed { .. } => Status::NotAllowed.into(),
+            ConnectError::Refused { .. } => Status::Refused.into(),
+            ConnectError::TimedOut { .. } => Status::TimedOut.into(),
+            ConnectError::Attach { source, .. } => source.into(),
+            ConnectError::Os(error) => Self::system(&error),
             _ => Status::Internal.into(),
         }
     }

@@ -1,166 +1,525 @@
 //! Handles: numbers that lead to something, or tell what became of it.
 //!
-//! A number is a place and a generation, which changes whenever the place gets another tenant. The
-//! generations begin at a number that each process draws for itself, so one process's handle means
-//! nothing in another. A place that was left is let again only when many others were left since, so
-//! that a late caller is told what became of his handle.
+//! ```text
+//!   63        generation        32 31 kind 28 27     place      0
+//! ```
+//!
+//! Each kind of thing has a table of its own. A place stays where it is for ever, so it is found without a lock; one word
+//! of it holds its generation and its state, so one step enters it and checks the handle. The generations of a table begin
+//! at a number that each process draws for itself, so one process's handle means nothing in another. A place that was left
+//! is let again, with the next generation, only when many others were left since: so a late caller is told what became of
+//! his handle.
+#![allow(unsafe_code)]
 
+use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::{Deref, DerefMut};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::bias::{self, Inside, Owner};
+use crate::status::{Failure, Status};
 
 /// Places that were left before the first of them is let again.
 const REMEMBERED: usize = 1024;
+/// Places that are made at once.
+const CHUNK: usize = 256;
+/// So there are at most four million handles of a kind.
+const CHUNKS: usize = 16 << 10;
+
+/// A thread that has made a place busy so often in a row becomes its owner: that is worth a barrier when another one comes.
+const STREAK: u32 = 1 << 12;
+
+const INDEX: u64 = (1 << 28) - 1;
+const KIND: u64 = 0xf << 28;
+const GENERATION: u64 = !0 << 32;
 
 /// What became of something that had a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gone {
     /// Its owner closed it.
-    Closed,
+    Closed = 3,
     /// Its owner gave it away.
-    Transferred,
+    Transferred = 4,
 }
 
-/// A handle that leads nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stale {
-    /// It never was one, or it is so long gone that nobody knows.
-    Unknown,
-    /// It was one.
-    Gone(Gone),
+const IDLE: u64 = 1;
+const BUSY: u64 = 2;
+const CLOSED: u64 = Gone::Closed as u64;
+const TRANSFERRED: u64 = Gone::Transferred as u64;
+
+/// `T` is what one thread at a time uses, `O` what any thread may use at any time.
+#[derive(Debug)]
+pub(crate) struct Table<T, O = ()> {
+    kind: u64,
+    /// Each null, or `CHUNK` places that stay for ever.
+    chunks: [AtomicPtr<Place<T, O>>; CHUNKS],
+    lettings: Mutex<Lettings>,
 }
 
 #[derive(Debug)]
-struct Place<T> {
-    generation: u32,
-    tenant: Result<T, Gone>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Table<T> {
-    first_generation: u32,
-    places: Vec<Place<T>>,
+struct Lettings {
+    /// 0: not drawn yet.
+    first_generation: u64,
+    places: usize,
     /// Those without tenant, the one that was left first in front.
-    left: VecDeque<u32>,
+    left: VecDeque<usize>,
 }
 
-impl<T> Table<T> {
-    pub(crate) fn new() -> Self {
-        Self::starting_at(RandomState::new().hash_one(()) as u32)
+/// Alone in its cache lines: threads that use different things do not slow one another down.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Place<T, O> {
+    /// The generation and the state; 0 before the first tenant.
+    word: AtomicU64,
+    /// The thread that may enter without making the place busy, or null. Changed by who has made it busy.
+    owner: AtomicPtr<Owner>,
+    /// From `Box::into_raw` while the place is idle or busy; whoever is inside has it.
+    tenant: UnsafeCell<*mut T>,
+    /// Of who has made the place busy: which thread came last, and how often in a row.
+    streak: UnsafeCell<(usize, u32)>,
+    outside: Mutex<Option<O>>,
+}
+
+// SAFETY: A4: a tenant is touched by who has made its place busy, one at a time, and goes from thread to thread as a whole.
+unsafe impl<T, O: Send> Sync for Table<T, O> {}
+
+impl<T: 'static, O: 'static> Table<T, O> {
+    /// A table for one kind of things, 1 to 15.
+    pub(crate) const fn new(kind: u64) -> Self {
+        let lettings = Lettings { first_generation: 0, places: 0, left: VecDeque::new() };
+        Self {
+            kind: kind << 28,
+            chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS],
+            lettings: Mutex::new(lettings),
+        }
     }
 
-    fn starting_at(generation: u32) -> Self {
-        Self { first_generation: generation.max(1), places: Vec::new(), left: VecDeque::new() }
+    /// Whether this is a handle of this table's kind, if it is one.
+    pub(crate) fn is_of(&self, id: u64) -> bool {
+        id & KIND == self.kind
     }
 
-    /// Gives something a handle, which is never 0.
-    pub(crate) fn insert(&mut self, tenant: T) -> u64 {
-        if self.left.len() > REMEMBERED
-            && let Some(index) = self.left.pop_front()
-            && let Some(place) = self.places.get_mut(index as usize)
+    /// Gives something a handle, which is never 0. Drops it if there are too many.
+    pub(crate) fn insert(&'static self, tenant: T, outside: O) -> Result<u64, Failure> {
+        let tenant = Box::new(tenant);
+        let (index, generation) = self.let_place()?;
+        let place = self.place(self.kind | index as u64).ok_or(Status::Internal)?;
+        *lock(&place.outside) = Some(outside);
+        // SAFETY: nobody comes in before the word says so: its generation was never there.
+        unsafe { *place.tenant.get() = Box::into_raw(tenant) };
+        // Release: partner of the Acquire in `enter_busily`.
+        place.word.store(generation << 32 | IDLE, Ordering::Release);
+        Ok(generation << 32 | self.kind | index as u64)
+    }
+
+    /// A place without tenant, and its next generation.
+    fn let_place(&self) -> Result<(usize, u64), Failure> {
+        let mut lettings = lock(&self.lettings);
+        if lettings.first_generation == 0 {
+            lettings.first_generation = (RandomState::new().hash_one(()) >> 32).max(1);
+        }
+        if lettings.left.len() > REMEMBERED
+            && let Some(index) = lettings.left.pop_front()
+            && let Some(place) = self.place(self.kind | index as u64)
         {
-            place.generation = after(place.generation);
-            place.tenant = Ok(tenant);
-            return id(place.generation, index);
+            return Ok((index, after(place.word.load(Ordering::Relaxed) >> 32)));
         }
-        let (generation, index) = (self.first_generation, self.places.len() as u32);
-        self.places.push(Place { generation, tenant: Ok(tenant) });
-        id(generation, index)
+        let index = lettings.places;
+        if index.is_multiple_of(CHUNK) {
+            let full = || Failure::system(&std::io::Error::from_raw_os_error(libc::ENFILE));
+            let chunk = self.chunks.get(index / CHUNK).ok_or_else(full)?;
+            // Release: partner of the Acquire in `place`.
+            chunk.store(new_chunk(), Ordering::Release);
+        }
+        lettings.places += 1;
+        Ok((index, lettings.first_generation))
     }
 
-    pub(crate) fn get(&self, id: u64) -> Result<&T, Stale> {
-        match self.places.get(index(id)) {
-            Some(place) if place.generation == generation(id) => {
-                place.tenant.as_ref().map_err(|gone| Stale::Gone(*gone))
+    /// The place that a handle names, if the handle is of this table's kind and the place was ever let.
+    #[inline(always)]
+    fn place(&self, id: u64) -> Option<&'static Place<T, O>> {
+        // Of another kind: beyond all chunks.
+        let index = ((id ^ self.kind) as u32) as usize;
+        // Acquire: partner of the Release in `let_place`.
+        let chunk = self.chunks.get(index / CHUNK)?.load(Ordering::Acquire);
+        if chunk.is_null() {
+            return None;
+        }
+        // SAFETY: a chunk has so many places.
+        let place = unsafe { chunk.add(index % CHUNK) };
+        // SAFETY: it stays for ever.
+        Some(unsafe { &*place })
+    }
+
+    /// Begins to use what a handle leads to, unless another thread does.
+    #[inline(always)]
+    pub(crate) fn enter(&'static self, id: u64) -> Result<Visit<T, O>, Failure> {
+        let place = self.place(id).ok_or(Status::BadHandle)?;
+        let inside = place.enter_as_owner(id);
+        if inside.is_none() {
+            self.enter_busily(place, id)?;
+        }
+        Ok(Visit { table: self, place, id, inside })
+    }
+
+    /// As [`enter`](Self::enter), for the owner of the place only.
+    #[inline(always)]
+    pub(crate) fn enter_as_owner(&'static self, id: u64) -> Option<Visit<T, O>> {
+        let place = self.place(id)?;
+        let inside = Some(place.enter_as_owner(id)?);
+        Some(Visit { table: self, place, id, inside })
+    }
+
+    /// Makes a place busy.
+    #[inline(never)]
+    fn enter_busily(&self, place: &Place<T, O>, id: u64) -> Result<(), Failure> {
+        let [idle, busy] = [id & GENERATION | IDLE, id & GENERATION | BUSY];
+        // Acquire: partner of the Releases in `insert` and in the drop of the visit before.
+        match place.word.compare_exchange(idle, busy, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) if place.disown() => Ok(()),
+            Ok(_) => {
+                // Release: partner of the Acquire above.
+                place.word.store(idle, Ordering::Release);
+                Err(Status::Busy.into())
             }
-            _ => Err(Stale::Unknown),
+            Err(found) => Err(self.refusal(id, found)),
         }
     }
 
-    /// Takes the handle from something, for ever.
-    pub(crate) fn remove(&mut self, id: u64, why: Gone) -> Result<T, Stale> {
-        self.get(id)?;
-        let place = self.places.get_mut(index(id)).ok_or(Stale::Unknown)?;
-        let tenant = std::mem::replace(&mut place.tenant, Err(why)).map_err(Stale::Gone)?;
+    #[cold]
+    fn refusal(&self, id: u64, found: u64) -> Failure {
+        let status = match found & !GENERATION {
+            _ if found & GENERATION != id & GENERATION => Status::BadHandle,
+            BUSY => Status::Busy,
+            CLOSED => Status::Freed,
+            TRANSFERRED => Status::Transferred,
+            _ => Status::BadHandle,
+        };
+        status.into()
+    }
+
+    /// Whether a handle leads somewhere, whoever uses that.
+    pub(crate) fn check(&self, id: u64) -> Result<(), Failure> {
+        let found = self.place(id).ok_or(Status::BadHandle)?.word.load(Ordering::Relaxed);
+        match self.refusal(id, found) {
+            _ if found == id & GENERATION | IDLE => Ok(()),
+            Failure { status: Status::Busy, .. } => Ok(()),
+            refusal => Err(refusal),
+        }
+    }
+
+    /// Uses what any thread may use, whoever is inside.
+    pub(crate) fn at_any_time<R>(&self, id: u64, with: impl FnOnce(&O) -> R) -> Result<R, Failure> {
+        self.check(id)?;
+        let place = self.place(id).ok_or(Status::BadHandle)?;
+        let outside = lock(&place.outside);
+        // Who left meanwhile has emptied it first, and who came then has another generation.
+        self.check(id)?;
+        outside.as_ref().map(with).ok_or_else(|| Status::Freed.into())
+    }
+}
+
+impl<T, O> Place<T, O> {
+    #[inline(always)]
+    fn address(&self) -> *mut () {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// Enters if this thread owns the place, and the handle leads here.
+    #[inline(always)]
+    fn enter_as_owner(&self, id: u64) -> Option<&'static Inside> {
+        let me = bias::me()?;
+        me.enter(self.address(), || {
+            let is_mine = ptr::eq(self.owner.load(Ordering::Relaxed), me);
+            is_mine && self.word.load(Ordering::Relaxed) == id & GENERATION | IDLE
+        })
+    }
+
+    /// For the owner, who is inside: another thread may find that out at this moment, and then goes.
+    fn make_busy(&self, id: u64) {
+        let [idle, busy] = [id & GENERATION | IDLE, id & GENERATION | BUSY];
+        // Acquire: partner of the Release in `enter_busily`.
+        let make = || self.word.compare_exchange(idle, busy, Ordering::Acquire, Ordering::Relaxed);
+        while make().is_err() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Takes the place from its owner, unless that is inside. For who has made it busy.
+    fn disown(&self) -> bool {
+        let owner = self.owner.load(Ordering::Relaxed);
+        if owner.is_null() {
+            return true;
+        }
+        self.owner.store(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: owners stay for ever.
+        let found = unsafe { &*owner };
+        let is_me = bias::me().is_some_and(|me| ptr::eq(me, owner));
+        // B1.
+        let may_enter = (is_me || bias::demand()) && !found.is_in(self.address());
+        if !may_enter {
+            self.owner.store(owner, Ordering::Relaxed);
+        }
+        may_enter
+    }
+
+    /// Makes this thread the owner, if it has been here all the time. For who has made the place busy.
+    fn own(&self) {
+        // SAFETY: A4: it is that one's.
+        let (last, times) = unsafe { *self.streak.get() };
+        let me = MARK.with(|mark| ptr::from_ref(mark).addr());
+        let times = if last == me { times.saturating_add(1) } else { 0 };
+        // SAFETY: as above.
+        unsafe { *self.streak.get() = (me, times) };
+        if times >= STREAK
+            && let Some(me) = bias::become_owner()
+        {
+            // SAFETY: as above: it has to be here as long to become the owner again.
+            unsafe { *self.streak.get() = (0, 0) };
+            self.owner.store(ptr::from_ref(me).cast_mut(), Ordering::Relaxed);
+        }
+    }
+}
+
+thread_local! {
+    /// Its address tells threads apart.
+    static MARK: u8 = const { 0 };
+}
+
+fn new_chunk<T, O>() -> *mut Place<T, O> {
+    let place = || Place::<T, O> {
+        word: AtomicU64::new(0),
+        owner: AtomicPtr::new(ptr::null_mut()),
+        tenant: UnsafeCell::new(ptr::null_mut()),
+        streak: UnsafeCell::new((0, 0)),
+        outside: Mutex::new(None),
+    };
+    let chunk: Vec<_> = (0..CHUNK).map(|_| place()).collect();
+    Box::into_raw(chunk.into_boxed_slice()).cast()
+}
+
+/// One thread's use of what a handle leads to.
+#[derive(Debug)]
+pub(crate) struct Visit<T: 'static, O: 'static = ()> {
+    table: &'static Table<T, O>,
+    place: &'static Place<T, O>,
+    id: u64,
+    /// Where the owner says that it is here; `None`: the place was made busy.
+    inside: Option<&'static Inside>,
+}
+
+impl<T, O> Visit<T, O> {
+    /// Takes the handle from its tenant, for ever.
+    pub(crate) fn leave(self, why: Gone) -> Box<T> {
+        let Self { table, place, id, inside } = self;
+        std::mem::forget(self);
+        if let Some(inside) = inside {
+            place.make_busy(id);
+            bias::leave(inside);
+        }
+        place.owner.store(ptr::null_mut(), Ordering::Relaxed);
+        *lock(&place.outside) = None;
+        // SAFETY: A4: this visit has it alone.
+        let tenant = unsafe { *place.tenant.get() };
+        let generation = id & GENERATION;
+        // Release: partner of the Acquire in `enter_busily`, which fails.
+        place.word.store(generation | why as u64, Ordering::Release);
+        let mut lettings = lock(&table.lettings);
         // A place that has had all generations is never let again.
-        if after(place.generation) != self.first_generation {
-            self.left.push_back(index(id) as u32);
+        if after(generation >> 32) != lettings.first_generation {
+            lettings.left.push_back((id & INDEX) as usize);
         }
-        Ok(tenant)
+        drop(lettings);
+        // SAFETY: it comes from a box, and nobody finds it any more.
+        unsafe { Box::from_raw(tenant) }
     }
 }
 
-fn id(generation: u32, index: u32) -> u64 {
-    u64::from(generation) << 32 | u64::from(index)
+impl<T, O> Deref for Visit<T, O> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: A4: this visit has it alone.
+        let tenant = unsafe { *self.place.tenant.get() };
+        // SAFETY: it comes from a box, and stays until the place is left.
+        unsafe { &*tenant }
+    }
 }
 
-fn generation(id: u64) -> u32 {
-    (id >> 32) as u32
+impl<T, O> DerefMut for Visit<T, O> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: A4: this visit has it alone.
+        let tenant = unsafe { *self.place.tenant.get() };
+        // SAFETY: it comes from a box, and stays until the place is left.
+        unsafe { &mut *tenant }
+    }
 }
 
-fn index(id: u64) -> usize {
-    id as u32 as usize
+impl<T, O> Drop for Visit<T, O> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        match self.inside {
+            Some(inside) => bias::leave(inside),
+            None => {
+                self.place.own();
+                // Release: partner of the Acquire in `enter_busily`.
+                self.place.word.store(self.id & GENERATION | IDLE, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// Never while anything of a tenant runs, so never for long.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Never 0: small numbers are no handles.
-fn after(generation: u32) -> u32 {
-    generation.wrapping_add(1).max(1)
+fn after(generation: u64) -> u64 {
+    ((generation + 1) & 0xffff_ffff).max(1)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
+
+    const STEP: u64 = 1 << 32;
+
+    fn table() -> &'static Table<u32> {
+        Box::leak(Box::new(Table::new(2)))
+    }
+
+    fn status(table: &'static Table<u32>, id: u64) -> Status {
+        table.enter(id).map_or_else(|failure| failure.status, |_| Status::Ok)
+    }
 
     #[test]
     fn a_handle_leads_to_what_it_was_given_for() {
-        let mut table = Table::new();
-        let handles: Vec<_> = (0..100).map(|n| table.insert(n)).collect();
+        let table = table();
+        let handles: Vec<_> = (0..1000).map(|n| table.insert(n, ()).unwrap()).collect();
         for (n, handle) in handles.iter().enumerate() {
-            assert_eq!(table.get(*handle), Ok(&n));
+            assert_eq!(*table.enter(*handle).unwrap(), n as u32);
         }
     }
 
     #[test]
     fn what_was_never_given_is_unknown() {
-        let mut table = Table::new();
-        let handle = table.insert(());
-        for made_up in [0, 1, 2, u64::MAX, handle + 1, handle + (1 << 32), handle - (1 << 32)] {
-            assert_eq!(table.get(made_up), Err(Stale::Unknown), "{made_up:#x}");
-            assert_eq!(table.remove(made_up, Gone::Closed), Err(Stale::Unknown), "{made_up:#x}");
+        let table = table();
+        let handle = table.insert(7, ()).unwrap();
+        let made_up =
+            [0, 1, 2, u64::MAX, handle + 1, handle + STEP, handle - STEP, handle ^ 1 << 28];
+        for made_up in made_up {
+            assert_eq!(status(table, made_up), Status::BadHandle, "{made_up:#x}");
+            assert!(table.check(made_up).is_err() && table.at_any_time(made_up, |()| ()).is_err());
         }
-        assert_eq!(table.get(handle), Ok(&()));
+        assert_eq!(*table.enter(handle).unwrap(), 7);
+    }
+
+    #[test]
+    fn one_at_a_time_is_inside_and_any_number_outside() {
+        let table = table();
+        let handle = table.insert(7, ()).unwrap();
+        let visit = table.enter(handle).unwrap();
+        assert_eq!(status(table, handle), Status::Busy);
+        assert!(table.check(handle).is_ok() && table.at_any_time(handle, |()| ()).is_ok());
+        drop(visit);
+        assert_eq!(status(table, handle), Status::Ok);
+    }
+
+    /// One thread owns the place again and again, another one comes between: nobody is inside together with another.
+    #[test]
+    fn owners_are_alone_inside() {
+        const VISITS: u64 = 500;
+        static OWNED: AtomicU64 = AtomicU64::new(0);
+        static IS_OVER: AtomicBool = AtomicBool::new(false);
+        let table: &'static Table<u64> = Box::leak(Box::new(Table::new(2)));
+        let handle = table.insert(0, ()).unwrap();
+        let count = move || {
+            let Ok(mut visit) = table.enter(handle) else { return None };
+            // Two at once would lose some of these.
+            let before = *visit;
+            std::hint::black_box(&mut visit);
+            *visit = before + 1;
+            Some(visit.inside.is_some())
+        };
+        let owner = std::thread::spawn(move || {
+            let mut entered = 0;
+            while !IS_OVER.load(Ordering::Relaxed) {
+                let found = count();
+                entered += u64::from(found.is_some());
+                OWNED.fetch_add(u64::from(found == Some(true)), Ordering::Relaxed);
+            }
+            entered
+        });
+        for _ in 0..VISITS {
+            let before = OWNED.load(Ordering::Relaxed);
+            while OWNED.load(Ordering::Relaxed) == before {
+                std::thread::yield_now();
+            }
+            while count().is_none() {}
+        }
+        IS_OVER.store(true, Ordering::Relaxed);
+        let entered = owner.join().unwrap();
+        assert_eq!(*table.enter(handle).unwrap(), entered + VISITS);
+    }
+
+    #[test]
+    fn an_owner_may_leave_for_ever() {
+        let table = table();
+        let handle = table.insert(7, ()).unwrap();
+        let enter = || table.enter(handle).unwrap();
+        (0..=STREAK + 1).for_each(|_| drop(enter()));
+        let inside = enter();
+        assert!(inside.inside.is_some(), "it owns the place");
+        assert_eq!(status(table, handle), Status::Busy, "also for the owner itself");
+        let other = std::thread::spawn(move || status(table, handle));
+        assert_eq!(other.join().unwrap(), Status::Busy);
+        assert_eq!(*inside.leave(Gone::Closed), 7);
+        assert_eq!(status(table, handle), Status::Freed);
     }
 
     #[test]
     fn what_is_gone_says_how_until_its_place_is_let_again() {
-        let mut table = Table::new();
-        let closed = table.insert(0);
-        let transferred = table.insert(1);
-        assert_eq!(table.remove(closed, Gone::Closed), Ok(0));
-        assert_eq!(table.remove(transferred, Gone::Transferred), Ok(1));
-        for n in 0..REMEMBERED - 2 {
-            let other = table.insert(n);
-            assert_eq!(table.remove(other, Gone::Closed), Ok(n));
+        let table = table();
+        let insert = |n| table.insert(n, ()).unwrap();
+        let leave = |id, why| *table.enter(id).unwrap().leave(why);
+        let (closed, transferred) = (insert(0), insert(1));
+        assert_eq!(leave(closed, Gone::Closed), 0);
+        assert_eq!(leave(transferred, Gone::Transferred), 1);
+        for n in 0..REMEMBERED as u32 - 2 {
+            assert_eq!(leave(insert(n), Gone::Closed), n);
         }
-        assert_eq!(table.get(closed), Err(Stale::Gone(Gone::Closed)));
-        assert_eq!(table.remove(closed, Gone::Transferred), Err(Stale::Gone(Gone::Closed)));
-        assert_eq!(table.get(transferred), Err(Stale::Gone(Gone::Transferred)));
+        assert_eq!(status(table, closed), Status::Freed);
+        assert_eq!(status(table, transferred), Status::Transferred);
+        assert!(table.at_any_time(closed, |()| ()).is_err());
 
-        let last = table.insert(7);
-        assert_eq!(table.remove(last, Gone::Closed), Ok(7));
-        let again = table.insert(8);
-        assert_eq!(index(again), index(closed), "the place that was left first");
-        assert_eq!(table.get(closed), Err(Stale::Unknown));
-        assert_eq!(table.get(again), Ok(&8));
-        assert_eq!(table.places.len(), REMEMBERED + 1);
+        assert_eq!(leave(insert(7), Gone::Closed), 7);
+        let again = insert(8);
+        assert_eq!(again & INDEX, closed & INDEX, "the place that was left first");
+        assert_eq!(status(table, closed), Status::BadHandle);
+        assert_eq!(*table.enter(again).unwrap(), 8);
+        assert_eq!(lock(&table.lettings).places, REMEMBERED + 1);
     }
 
     #[test]
     fn a_place_is_not_let_for_ever() {
-        let mut table = Table::starting_at(5);
-        let handle = table.insert(());
-        table.places[0].generation = 4;
-        assert_eq!(table.remove(handle - (1 << 32), Gone::Closed), Ok(()));
-        assert!(table.left.is_empty(), "the next generation would be the first one");
-        assert_eq!(after(u32::MAX), 1);
+        let table = table();
+        lock(&table.lettings).first_generation = 5;
+        let handle = table.insert(7, ()).unwrap();
+        assert_eq!(handle >> 32, 5);
+        table.place(handle).unwrap().word.store(4 << 32 | IDLE, Ordering::Relaxed);
+        table.enter(handle - STEP).unwrap().leave(Gone::Closed);
+        assert!(
+            lock(&table.lettings).left.is_empty(),
+            "the next generation would be the first one"
+        );
+        assert_eq!(after(u64::from(u32::MAX)), 1);
     }
 }

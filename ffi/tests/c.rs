@@ -13,7 +13,7 @@ use support::with_watchdog;
 use zeroport::{
     ChannelOptions, CloseReason, MessageChannel, MessagePort, RecvError, Trust, transfer,
 };
-use zeroport_ffi::{CMessage, CPort, Status};
+use zeroport_ffi::Status;
 
 const HEADER: &str = include_str!("../../include/zeroport.h");
 const STRICT: [&str; 5] = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"];
@@ -207,6 +207,21 @@ fn misuse_gives_a_status_and_never_a_crash() {
 }
 
 #[test]
+fn posts_loans_batches_buffers_and_descriptors() {
+    run_sanitized("tests/posts.c", "posts");
+}
+
+#[test]
+fn sets_and_loops_tell_what_there_is() {
+    run_sanitized("tests/loops.c", "loops");
+}
+
+#[test]
+fn children_servers_and_callers() {
+    run_sanitized("tests/contact.c", "contact");
+}
+
+#[test]
 fn threads_get_in_one_at_a_time() {
     run_sanitized("tests/threads.c", "threads");
 }
@@ -251,29 +266,101 @@ fn header_and_library_have_the_same_statuses() {
     assert_eq!(texts.len(), Status::ALL.len(), "each says something else");
 }
 
+/// What Rust says of a type of the header, as `layout.c` does.
+macro_rules! layout {
+    ($lines:ident, $($name:literal $type:ident { $($field:ident)* })*) => {$(
+        $lines.push(format!("size {} {}", $name, size_of::<zeroport_ffi::$type>()));
+        $lines.push(format!("align {} {}", $name, align_of::<zeroport_ffi::$type>()));
+        $(
+            let place = offset_of!(zeroport_ffi::$type, $field);
+            $lines.push(format!("place {}.{} {place}", $name, stringify!($field)));
+        )*
+    )*};
+}
+
+fn layout_in_rust() -> Vec<String> {
+    let mut lines = Vec::new();
+    layout! { lines,
+        "zp_port" CPort {}
+        "zp_buffer" CBuffer {}
+        "zp_server" CServer {}
+        "zp_caller" CCaller {}
+        "zp_set" CSet {}
+        "zp_loop" CLoop {}
+        "zp_item" CItem {}
+        "zp_status" Status {}
+        "zp_channel_options" COptions { trust wait capacity limit cold reserved }
+        "zp_post" CPost { len items item_count tag reserved }
+        "zp_loan" CLoan { len opaque }
+        "zp_message" CMessage { len tag port_count buffer_count reserved opaque }
+        "zp_info" CPortInfo { max_in_ring sleeps is_trusted is_member }
+        "zp_credentials" CCredentials { gid pid pidfd }
+        "zp_event" CEvent { port kind status message }
+        "zp_handlers" CHandlers { on_message on_close on_error removed }
+    }
+    let mut values = |names: [&str; 3], values: [u32; 3]| {
+        let lines_of = names.into_iter().zip(values);
+        lines.extend(lines_of.map(|(name, value)| format!("value {name} {value}")));
+    };
+    values(["ZP_TRUST_USUAL", "ZP_TRUST_TRUSTED", "ZP_TRUST_UNTRUSTED"], zeroport_ffi::TRUSTS);
+    values(["ZP_WAIT_ADAPTIVE", "ZP_WAIT_SLEEP", "ZP_WAIT_SPIN"], zeroport_ffi::WAITS);
+    lines.push(format!("value ZP_LIMIT_USUAL {}", zeroport_ffi::USUAL_LIMIT));
+    let mut values = |names: [&str; 3], values: [u32; 3]| {
+        let lines_of = names.into_iter().zip(values);
+        lines.extend(lines_of.map(|(name, value)| format!("value {name} {value}")));
+    };
+    values(["ZP_EVENT_MESSAGE", "ZP_EVENT_CLOSED", "ZP_EVENT_FAILED"], zeroport_ffi::EVENTS);
+    lines.push(format!("value ZP_TICKET_LEN {}", zeroport_ffi::TICKET_LEN));
+    lines.push(format!("value ZP_MAX_DESCRIPTORS {}", zeroport_ffi::MAX_DESCRIPTORS));
+    lines.push(format!("value ZP_NO_INDEX {}", zeroport_ffi::NO_INDEX));
+    lines
+}
+
 #[test]
 fn header_and_library_have_the_same_layout() {
     with_watchdog(|| {
         let program = build(&here("tests/layout.c"), "layout", Library::Static, &[]);
-        let expected = [
-            size_of::<CPort>(),
-            align_of::<CPort>(),
-            size_of::<CMessage>(),
-            align_of::<CMessage>(),
-            offset_of!(CMessage, data),
-            offset_of!(CMessage, len),
-            offset_of!(CMessage, tag),
-            offset_of!(CMessage, port_count),
-            offset_of!(CMessage, opaque),
-            size_of::<Status>(),
-            zeroport_ffi::UNTRUSTED as usize,
-            zeroport_ffi::NO_INDEX,
-            zeroport_ffi::zp_version() as usize,
-        ];
-        let found: Vec<usize> = run(&mut Command::new(program))
-            .split_whitespace()
-            .map(|number| number.parse().unwrap())
+        let in_c = run(&mut Command::new(program));
+        assert_eq!(in_c.lines().collect::<Vec<_>>(), layout_in_rust());
+    });
+}
+
+/// Compiled programs rely on all of it: `ZP_BLESS=1` writes it anew.
+#[test]
+fn the_abi_is_as_recorded() {
+    let functions = declared().into_iter().map(|name| format!("function {name}"));
+    let statuses =
+        Status::ALL.iter().map(|(status, name)| format!("status {name} {}", *status as u32));
+    let lines: Vec<_> = functions.chain(statuses).chain(layout_in_rust()).collect();
+    let (file, now) = (here("abi.txt"), lines.join("\n") + "\n");
+    if std::env::var_os("ZP_BLESS").is_some() {
+        std::fs::write(&file, &now).unwrap();
+    }
+    let recorded = std::fs::read_to_string(file).unwrap();
+    assert!(recorded == now, "the ABI has changed; if that is meant: ZP_BLESS=1");
+}
+
+/// The shared library as it is installed: linked from the static one, with a soname and symbol versions.
+#[test]
+fn the_installed_library_has_a_soname_and_versions() {
+    with_watchdog(|| {
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("libzeroport.so.0");
+        let mut linker = Command::new(std::env::var_os("CC").unwrap_or("cc".into()));
+        linker.args(["-shared", "-Wl,-soname,libzeroport.so.0", "-Wl,--gc-sections", "-o"]);
+        linker.arg(&library);
+        linker.arg(format!("-Wl,--version-script={}", here("zeroport.map").display()));
+        linker.arg("-Wl,--whole-archive").arg(libraries().join("libzeroport_ffi.a"));
+        linker.args(["-Wl,--no-whole-archive", "-pthread", "-lgcc_s", "-lutil", "-lrt", "-lm"]);
+        run(linker.arg("-ldl"));
+        let dynamic = run(Command::new("readelf").arg("-d").arg(&library));
+        assert!(dynamic.contains("soname: [libzeroport.so.0]"), "{dynamic}");
+        let symbols = run(Command::new("nm").args(["-D", "--defined-only", "-P"]).arg(library));
+        let exported: BTreeSet<_> = symbols
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .filter(|name| *name != "ZEROPORT_0.1")
+            .map(|name| name.strip_suffix("@@ZEROPORT_0.1").unwrap_or(name))
             .collect();
-        assert_eq!(found, expected);
+        assert_eq!(exported, declared());
     });
 }

@@ -1,33 +1,84 @@
-/* What the header says about sizes, places and numbers, in the order in which c.rs has them. */
+/* What the header says about sizes, places and numbers: each with its name, as ffi/abi.txt has them. */
 #include <stdio.h>
 
 #include "zeroport.h"
 
-struct port_alignment {
-    char first;
-    zp_port port;
-};
-
-struct message_alignment {
-    char first;
-    zp_message message;
-};
-
-static void print(size_t number) { printf("%lu\n", (unsigned long)number); }
+#define SAY(name, number) printf("%s %llu\n", name, (unsigned long long)(number))
+#define TYPE(type)                                                                                 \
+    do {                                                                                           \
+        struct align_##type {                                                                      \
+            char first;                                                                            \
+            type it;                                                                               \
+        };                                                                                         \
+        SAY("size " #type, sizeof(type));                                                          \
+        SAY("align " #type, offsetof(struct align_##type, it));                                    \
+    } while (0)
+#define FIELD(type, field) SAY("place " #type "." #field, offsetof(type, field))
+#define VALUE(name) SAY("value " #name, name)
 
 int main(void) {
-    print(sizeof(zp_port));
-    print(offsetof(struct port_alignment, port));
-    print(sizeof(zp_message));
-    print(offsetof(struct message_alignment, message));
-    print(offsetof(zp_message, data));
-    print(offsetof(zp_message, len));
-    print(offsetof(zp_message, tag));
-    print(offsetof(zp_message, port_count));
-    print(offsetof(zp_message, opaque));
-    print(sizeof(zp_status));
-    print(ZP_UNTRUSTED);
-    print(ZP_NO_INDEX);
-    print(ZP_VERSION);
+    TYPE(zp_port);
+    TYPE(zp_buffer);
+    TYPE(zp_server);
+    TYPE(zp_caller);
+    TYPE(zp_set);
+    TYPE(zp_loop);
+    TYPE(zp_item);
+    TYPE(zp_status);
+    TYPE(zp_channel_options);
+    FIELD(zp_channel_options, trust);
+    FIELD(zp_channel_options, wait);
+    FIELD(zp_channel_options, capacity);
+    FIELD(zp_channel_options, limit);
+    FIELD(zp_channel_options, cold);
+    FIELD(zp_channel_options, reserved);
+    TYPE(zp_post);
+    FIELD(zp_post, len);
+    FIELD(zp_post, items);
+    FIELD(zp_post, item_count);
+    FIELD(zp_post, tag);
+    FIELD(zp_post, reserved);
+    TYPE(zp_loan);
+    FIELD(zp_loan, len);
+    FIELD(zp_loan, opaque);
+    TYPE(zp_message);
+    FIELD(zp_message, len);
+    FIELD(zp_message, tag);
+    FIELD(zp_message, port_count);
+    FIELD(zp_message, buffer_count);
+    FIELD(zp_message, reserved);
+    FIELD(zp_message, opaque);
+    TYPE(zp_info);
+    FIELD(zp_info, max_in_ring);
+    FIELD(zp_info, sleeps);
+    FIELD(zp_info, is_trusted);
+    FIELD(zp_info, is_member);
+    TYPE(zp_credentials);
+    FIELD(zp_credentials, gid);
+    FIELD(zp_credentials, pid);
+    FIELD(zp_credentials, pidfd);
+    TYPE(zp_event);
+    FIELD(zp_event, port);
+    FIELD(zp_event, kind);
+    FIELD(zp_event, status);
+    FIELD(zp_event, message);
+    TYPE(zp_handlers);
+    FIELD(zp_handlers, on_message);
+    FIELD(zp_handlers, on_close);
+    FIELD(zp_handlers, on_error);
+    FIELD(zp_handlers, removed);
+    VALUE(ZP_TRUST_USUAL);
+    VALUE(ZP_TRUST_TRUSTED);
+    VALUE(ZP_TRUST_UNTRUSTED);
+    VALUE(ZP_WAIT_ADAPTIVE);
+    VALUE(ZP_WAIT_SLEEP);
+    VALUE(ZP_WAIT_SPIN);
+    VALUE(ZP_LIMIT_USUAL);
+    VALUE(ZP_EVENT_MESSAGE);
+    VALUE(ZP_EVENT_CLOSED);
+    VALUE(ZP_EVENT_FAILED);
+    VALUE(ZP_TICKET_LEN);
+    VALUE(ZP_MAX_DESCRIPTORS);
+    VALUE(ZP_NO_INDEX);
     return 0;
 }

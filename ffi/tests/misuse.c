@@ -13,18 +13,19 @@ static const zp_port NONE = {0};
 
 static void channel(zp_port *one, zp_port *other, uint32_t flags) {
     zp_port ends[2];
-    EXPECT(ZP_OK, zp_channel_new(ends, flags));
+    EXPECT(ZP_OK, make_channel(ends, flags));
     HOLDS(ends[0].id != 0 && ends[1].id != 0 && ends[0].id != ends[1].id);
     *one = ends[0];
     *other = ends[1];
 }
 
 static zp_status post(zp_port port, const char *text) {
-    return zp_port_post(port, text, strlen(text), NULL, 0, NULL);
+    return zp_port_post(port, text, strlen(text));
 }
 
 static zp_status give(zp_port carrier, const zp_port *ports, size_t count, size_t *bad_index) {
-    return zp_port_try_post(carrier, "take", 4, ports, count, bad_index);
+    zp_post post = a_post("take", 4, ports, count);
+    return zp_port_try_post_with(carrier, &post, bad_index);
 }
 
 /* What is posted on the one end arrives at the other. */
@@ -44,7 +45,7 @@ static void close_all(const zp_port *ports, size_t count) {
 
 static int is_empty(const zp_message *message) {
     return message->data == NULL && message->len == 0 && message->tag == 0 &&
-           message->port_count == 0 && message->opaque[0] == 0 && message->opaque[1] == 0;
+           message->port_count == 0 && message->buffer_count == 0 && message->opaque[0] == 0 && message->opaque[1] == 0;
 }
 
 /* A handle that leads nowhere says so wherever it is used. */
@@ -57,9 +58,9 @@ static void refused_everywhere(zp_port bad, zp_status expected) {
     list[1] = bad;
 
     EXPECT(expected, post(bad, "x"));
-    EXPECT(expected, zp_port_try_post(bad, "x", 1, NULL, 0, NULL));
-    EXPECT(expected, zp_port_post_timeout(bad, "x", 1, NULL, 0, NULL, 1));
-    EXPECT(expected, zp_port_post(bad, "x", 1, &other, 1, &number));
+    EXPECT(expected, zp_port_try_post(bad, "x", 1));
+    EXPECT(expected, zp_port_post_timeout(bad, "x", 1, 1));
+    EXPECT(expected, give(bad, &other, 1, &number));
     HOLDS(number == ZP_NO_INDEX);
     EXPECT(expected, zp_port_max_payload(bad, &number));
     HOLDS(number == 0);
@@ -168,18 +169,19 @@ static void bad_arguments(void) {
     char *odd = (char *)places + 1;
     channel(&port, &other, 0);
 
-    EXPECT(ZP_BAD_ARGUMENT, zp_channel_new(NULL, 0));
+    EXPECT(ZP_BAD_ARGUMENT, zp_channel_new(NULL, NULL));
     memset(list, 0xff, sizeof list);
-    EXPECT(ZP_BAD_ARGUMENT, zp_channel_new(list, 2));
+    EXPECT(ZP_BAD_ARGUMENT, make_channel(list, 3));
     HOLDS(list[0].id == 0 && list[1].id == 0);
     EXPECT(ZP_BAD_ARGUMENT, zp_parent_port(NULL));
-    EXPECT(ZP_BAD_ARGUMENT, zp_port_post(port, NULL, 1, NULL, 0, NULL));
-    EXPECT(ZP_BAD_ARGUMENT, zp_port_post(port, "x", SIZE_MAX, NULL, 0, NULL));
-    EXPECT(ZP_BAD_ARGUMENT, zp_port_post(port, "x", 1, NULL, 1, &number));
+    EXPECT(ZP_BAD_ARGUMENT, zp_port_post(port, NULL, 1));
+    EXPECT(ZP_BAD_ARGUMENT, zp_port_post(port, "x", SIZE_MAX));
+    EXPECT(ZP_BAD_ARGUMENT, zp_port_post_with(port, NULL, &number));
+    EXPECT(ZP_BAD_ARGUMENT, give(port, NULL, 1, &number));
     HOLDS(number == ZP_NO_INDEX);
-    EXPECT(ZP_BAD_ARGUMENT, zp_port_post(port, "x", 1, NULL, 0, (size_t *)((char *)numbers + 1)));
-    EXPECT(ZP_BAD_ARGUMENT, zp_port_post(port, "x", 1, (zp_port *)((char *)list + 1), 1, NULL));
-    EXPECT(ZP_TOO_MANY_PORTS, zp_port_post(port, "x", 1, list, 1025, NULL));
+    EXPECT(ZP_BAD_ARGUMENT, give(port, list, 0, (size_t *)((char *)numbers + 1)));
+    EXPECT(ZP_BAD_ARGUMENT, give(port, (zp_port *)((char *)list + 1), 1, NULL));
+    EXPECT(ZP_TOO_MANY, give(port, list, 2049, NULL));
     EXPECT(ZP_BAD_ARGUMENT, zp_port_max_payload(port, NULL));
     EXPECT(ZP_BAD_ARGUMENT, zp_port_recv(port, NULL));
     EXPECT(ZP_BAD_ARGUMENT, zp_port_try_recv(port, NULL));
@@ -200,14 +202,14 @@ static void bad_arguments(void) {
         size_t len = (size_t)32 << 20, posted = 0;
         char *large = mmap(NULL, number + 1, PROT_READ, flags, -1, 0);
         HOLDS(large != MAP_FAILED);
-        EXPECT(ZP_TOO_LARGE, zp_port_post(port, large, number + 1, NULL, 0, NULL));
-        EXPECT(ZP_TOO_LARGE, zp_port_try_post(port, large, number + 1, NULL, 0, NULL));
-        EXPECT(ZP_OK, zp_port_post(port, large, len, NULL, 0, NULL));
+        EXPECT(ZP_TOO_LARGE, zp_port_post(port, large, number + 1));
+        EXPECT(ZP_TOO_LARGE, zp_port_try_post(port, large, number + 1));
+        EXPECT(ZP_OK, zp_port_post(port, large, len));
         /* As much waits as may: 256 MiB. */
-        while (zp_port_try_post(port, large, len, NULL, 0, NULL) == ZP_OK) posted++;
+        while (zp_port_try_post(port, large, len) == ZP_OK) posted++;
         HOLDS(posted > 0 && posted < 8);
-        EXPECT(ZP_FULL, zp_port_try_post(port, large, len, NULL, 0, NULL));
-        EXPECT(ZP_FULL, zp_port_post_timeout(port, large, len, NULL, 0, NULL, 1));
+        EXPECT(ZP_FULL, zp_port_try_post(port, large, len));
+        EXPECT(ZP_FULL, zp_port_post_timeout(port, large, len, 1));
         HOLDS(munmap(large, number + 1) == 0);
     }
     while (zp_port_try_recv(other, &message) == ZP_OK) EXPECT(ZP_OK, zp_message_release(&message));
@@ -216,7 +218,7 @@ static void bad_arguments(void) {
     HOLDS(is_empty(&message));
 
     /* Nothing at all is a message, too. */
-    EXPECT(ZP_OK, zp_port_post(port, NULL, 0, NULL, 0, NULL));
+    EXPECT(ZP_OK, zp_port_post(port, NULL, 0));
     EXPECT(ZP_OK, zp_port_recv(other, &message));
     HOLDS(message.len == 0 && message.data != NULL);
     EXPECT(ZP_OK, zp_message_take_ports(&message, NULL, 0, &number));
@@ -237,7 +239,7 @@ static void bad_lists(void) {
     zp_message message;
     size_t index, number;
     channel(&carrier, &far, 0);
-    channel(&stranger, &from_stranger, ZP_UNTRUSTED);
+    channel(&stranger, &from_stranger, ZP_TRUST_UNTRUSTED);
     channel(&ended, &ended_other, 0);
     for (index = 0; index < 3; index++) channel(&list[index], &others[index], 0);
     EXPECT(ZP_OK, zp_port_shutdown(ended));
@@ -363,7 +365,7 @@ static void spoilt_channel(zp_port *one, zp_port *other) {
     char before[MOST];
     int fd, spoilt = 0;
     for (fd = 0; fd < MOST; fd++) before[fd] = (char)is_segment(fd);
-    channel(one, other, ZP_UNTRUSTED);
+    channel(one, other, ZP_TRUST_UNTRUSTED);
     for (fd = 0; fd < MOST; fd++) {
         if (is_segment(fd) && !before[fd]) {
             HOLDS(pwrite(fd, "spoilt!!", 8, 0) == 8);
@@ -439,7 +441,7 @@ static void no_descriptors(void) {
     channel(&port, &other, 0);
     channel(&one, &far, 0);
     EXPECT(ZP_OK, give(port, &one, 1, NULL));
-    EXPECT(ZP_OK, zp_port_post(port, large, len, NULL, 0, NULL));
+    EXPECT(ZP_OK, zp_port_post(port, large, len));
     free(large);
     HOLDS(getrlimit(RLIMIT_NOFILE, &usual) == 0);
     none = usual;
@@ -447,7 +449,7 @@ static void no_descriptors(void) {
     HOLDS(setrlimit(RLIMIT_NOFILE, &none) == 0);
 
     errno = 0;
-    EXPECT(ZP_SYSTEM, zp_channel_new(list, 0));
+    EXPECT(ZP_SYSTEM, make_channel(list, 0));
     HOLDS(errno == EMFILE && list[0].id == 0 && list[1].id == 0);
     EXPECT(ZP_OK, zp_port_recv(other, &message));
     HOLDS(message.port_count == 1);
@@ -498,7 +500,7 @@ int main(void) {
     bad_arguments();
     bad_lists();
     messages(0);
-    messages(ZP_UNTRUSTED);
+    messages(ZP_TRUST_UNTRUSTED);
     a_port_that_is_none();
     in_a_fork();
     no_descriptors();

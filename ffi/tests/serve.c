@@ -16,18 +16,31 @@
 
 enum { MOST_PORTS = 100 };
 
-static uint32_t flags;
+static uint32_t trust = ZP_TRUST_TRUSTED;
 
 static int is(const zp_message *message, const char *word) {
     return message->len >= strlen(word) && memcmp(message->data, word, strlen(word)) == 0;
 }
 
 static zp_status post(zp_port port, const char *text) {
-    return zp_port_post(port, text, strlen(text), NULL, 0, NULL);
+    return zp_port_post(port, text, strlen(text));
+}
+
+/* Posts a word and gives ports away with it. */
+static zp_status give(zp_port port, const char *text, const zp_port *ports, size_t count) {
+    zp_item items[MOST_PORTS];
+    zp_post post = {0};
+    size_t index;
+    for (index = 0; index < count; index++) items[index].id = ports[index].id;
+    post.data = text;
+    post.len = strlen(text);
+    post.items = items;
+    post.item_count = count;
+    return zp_port_post_with(port, &post, NULL);
 }
 
 static zp_status echo(zp_port port, const zp_message *request) {
-    return zp_port_post(port, request->data, request->len, NULL, 0, NULL);
+    return zp_port_post(port, request->data, request->len);
 }
 
 static zp_status count(zp_message *request) {
@@ -50,16 +63,19 @@ static zp_status back(zp_port port, zp_message *request) {
     size_t taken;
     zp_status status = zp_message_take_ports(request, ports, MOST_PORTS, &taken);
     if (status != ZP_OK) return status;
-    return zp_port_post(port, "back", 4, ports, taken, NULL);
+    return give(port, "back", ports, taken);
 }
 
 static zp_status open(zp_port port) {
     zp_port ends[2];
     zp_message message;
-    zp_status status = zp_channel_new(ends, flags);
+    zp_channel_options options = ZP_CHANNEL_OPTIONS_INIT;
+    zp_status status;
+    options.trust = trust;
+    status = zp_channel_new(ends, &options);
     if (status != ZP_OK) return status;
     status = post(ends[0], "from C");
-    if (status == ZP_OK) status = zp_port_post(port, "open", 4, &ends[1], 1, NULL);
+    if (status == ZP_OK) status = give(port, "open", &ends[1], 1);
     if (status != ZP_OK) zp_port_close(ends[1]);
     while (status == ZP_OK && (status = zp_port_recv(ends[0], &message)) == ZP_OK) {
         status = echo(ends[0], &message);
@@ -81,7 +97,7 @@ int main(int argc, char **argv) {
     zp_port parent;
     zp_message request;
     zp_status status = zp_parent_port(&parent);
-    flags = argc > 1 && strcmp(argv[1], "untrusted") == 0 ? ZP_UNTRUSTED : 0;
+    if (argc > 1 && strcmp(argv[1], "untrusted") == 0) trust = ZP_TRUST_UNTRUSTED;
     while (status == ZP_OK && (status = zp_port_recv(parent, &request)) == ZP_OK) {
         status = answer(parent, &request);
         zp_message_release(&request);

@@ -26,23 +26,24 @@ static void *wait_for_one(void *port) {
 /* A port on which one thread waits is not there for others, but for zp_port_shutdown. */
 static void shut_down_under_a_waiting_thread(void) {
     zp_port ends[2], carrier[2];
+    zp_post give = a_post("x", 1, ends, 1);
     zp_message message;
     pthread_t waiting;
     void *status;
     size_t number;
     int patience = 100000;
-    EXPECT(ZP_OK, zp_channel_new(ends, 0));
-    EXPECT(ZP_OK, zp_channel_new(carrier, 0));
+    EXPECT(ZP_OK, make_channel(ends, 0));
+    EXPECT(ZP_OK, make_channel(carrier, 0));
     HOLDS(pthread_create(&waiting, NULL, wait_for_one, &ends[0]) == 0);
     while (zp_port_peer_state(ends[0]) != ZP_BUSY) {
         HOLDS(patience-- > 0);
         pause_a_little();
     }
-    EXPECT(ZP_BUSY, zp_port_post(ends[0], "x", 1, NULL, 0, NULL));
+    EXPECT(ZP_BUSY, zp_port_post(ends[0], "x", 1));
     EXPECT(ZP_BUSY, zp_port_try_recv(ends[0], &message));
     EXPECT(ZP_BUSY, zp_port_max_payload(ends[0], &number));
     EXPECT(ZP_BUSY, zp_port_close(ends[0]));
-    EXPECT(ZP_BUSY, zp_port_post(carrier[0], "x", 1, ends, 1, &number));
+    EXPECT(ZP_BUSY, zp_port_post_with(carrier[0], &give, &number));
     HOLDS(number == 0);
 
     EXPECT(ZP_OK, zp_port_shutdown(ends[0]));
@@ -103,12 +104,13 @@ static void set_message(unsigned place, zp_message message) {
 /* One call with whatever is there. A handle may be anything by now; the library must know. */
 static zp_status do_something(unsigned dice, unsigned place, unsigned other) {
     zp_port given[2], taken[2];
+    zp_post post;
     zp_message message;
     zp_status status;
     size_t count;
     switch (dice % 10) {
         case 0:
-            status = zp_channel_new(given, place % 2 ? ZP_UNTRUSTED : 0);
+            status = make_channel(given, place % 2 ? ZP_TRUST_UNTRUSTED : 0);
             if (status == ZP_OK) {
                 set_port(place, given[0]);
                 set_port(other, given[1]);
@@ -119,7 +121,8 @@ static zp_status do_something(unsigned dice, unsigned place, unsigned other) {
         case 2:
             given[0] = port_at(other);
             given[1] = port_at(other + 1);
-            return zp_port_try_post(port_at(place), "ports", 5, given, 1 + other % 2, &count);
+            post = a_post("ports", 5, given, 1 + other % 2);
+            return zp_port_try_post_with(port_at(place), &post, &count);
         case 3:
             message = message_at(place);
             status = zp_message_take_ports(&message, taken, 2, &count);
@@ -139,7 +142,7 @@ static zp_status do_something(unsigned dice, unsigned place, unsigned other) {
             return dice % 40 == 8 ? zp_port_shutdown(port_at(place))
                                   : zp_port_peer_state(port_at(place));
         default:
-            return zp_port_try_post(port_at(place), "bytes", 5, NULL, 0, NULL);
+            return zp_port_try_post(port_at(place), "bytes", 5);
     }
 }
 

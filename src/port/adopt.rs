@@ -19,6 +19,7 @@ use super::{Message, MessagePort, Trust, WaitStrategy};
 
 impl Message<'_> {
     /// How many ports came with the message and were not taken yet.
+    #[inline]
     pub fn port_count(&self) -> usize {
         self.parcel().map_or(0, |parcel| parcel.left()[0])
     }
@@ -29,6 +30,7 @@ impl Message<'_> {
     }
 
     /// How many buffers came with the message and were not taken yet.
+    #[inline]
     pub fn buffer_count(&self) -> usize {
         self.parcel().map_or(0, |parcel| parcel.left()[1])
     }

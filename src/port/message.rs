@@ -198,6 +198,13 @@ impl<'p> Message<'p> {
         self.aside.as_ref()?.parcel.as_ref()
     }
 
+    /// For bindings: whether nothing but room in the ring goes back when it is dropped.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn is_in_place(&self) -> bool {
+        self.aside.is_none()
+    }
+
     /// Bytes that it takes in its queue.
     pub(super) fn room(&self) -> u64 {
         match &*self.aside {

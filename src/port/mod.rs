@@ -11,6 +11,7 @@ mod drain;
 mod encode;
 mod endpoint;
 mod event_loop;
+mod foreign;
 #[cfg(test)]
 #[cfg(feature = "rkyv")]
 mod golden;

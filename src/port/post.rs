@@ -307,7 +307,7 @@ impl Sender {
 
     /// Whether a message may be posted, and no room is lent out.
     #[inline(always)]
-    fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.hold.endpoint.may_post() && !self.loaned.get()
     }
 

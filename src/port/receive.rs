@@ -180,14 +180,14 @@ impl Receiver {
 
     /// The next record, if it is one as most are, to be read where it is.
     #[inline(always)]
-    fn peek_in_place(&self) -> Option<Record> {
+    pub(super) fn peek_in_place(&self) -> Option<Record> {
         let (ring, endpoint) = (self.queue.first(), &self.hold.endpoint);
         let is_usual = endpoint.may_receive() && endpoint.trust() == Trust::Trusted;
         if is_usual { ring.peek_plain() } else { None }
     }
 
     #[inline(always)]
-    fn hand_out_in_place(&self, record: Record) -> Message<'_> {
+    pub(super) fn hand_out_in_place(&self, record: Record) -> Message<'_> {
         self.hold.waits.succeeded(&self.hold.endpoint.own().message_wake);
         self.queue.first().take(record.to);
         Message::in_place(self, record)

@@ -1,0 +1,195 @@
+//! `zp_port_recv…`: messages come in.
+#![allow(unsafe_code)]
+
+use zeroport::{Message, MessagePort, RecvError};
+
+use crate::boundary::{call, place, places};
+use crate::held::Held;
+use crate::holding::PORTS;
+use crate::message::CMessage;
+use crate::options::milliseconds;
+use crate::port::CPort;
+use crate::status::Status;
+
+/// Waits for the next message.
+///
+/// # Safety
+///
+/// A1: `message` is null or a place for one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn zp_port_recv(port: CPort, message: *mut CMessage) -> Status {
+    // SAFETY: A1, passed on.
+    unsafe { receive(port, message, |port| port.recv()) }
+}
+
+/// Takes the next message if there is one.
+///
+/// # Safety
+///
+/// As [`zp_port_recv`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn zp_port_try_recv(port: CPort, message: *mut CMessage) -> Status {
+    // SAFETY: A1, passed on.
+    unsafe { receive(port, message, |port| port.try_recv()) }
+}
+
+/// Waits for the next message, at most so long.
+///
+/// # Safety
+///
+/// As [`zp_port_recv`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn zp_port_recv_timeout(
+    port: CPort,
+    message: *mut CMessage,
+    timeout_ms: u32,
+) -> Status {
+    // SAFETY: A1, passed on.
+    unsafe { receive(port, message, |port| port.recv_timeout(milliseconds(timeout_ms))) }
+}
+
+/// # Safety
+///
+/// As [`zp_port_recv`].
+#[inline(always)]
+unsafe fn receive(
+    port: CPort,
+    message: *mut CMessage,
+    how: impl FnOnce(&MessagePort) -> Result<Message<'_>, RecvError>,
+) -> Status {
+    // SAFETY: A1, passed on.
+    if unsafe { receive_at_once(port, message) } {
+        return Status::Ok;
+    }
+    call(|| {
+        // SAFETY: A1.
+        let place = unsafe { place(message) }?;
+        let received = PORTS.enter(port.id).and_then(|mut visit| {
+            let (receiver, held) = visit.receiving()?;
+            held.make_room()?;
+            // SAFETY: A3: it lies beside the port from now on.
+            Ok(unsafe { keep(port.id, how(receiver)?, held, 0) })
+        });
+        place.write(*received.as_ref().unwrap_or(&CMessage::NONE));
+        received.map(drop)
+    })
+}
+
+/// The usual case, as short as can be; a panic, of which there is none, would end the process here (A5).
+///
+/// # Safety
+///
+/// As [`zp_port_recv`].
+#[inline(always)]
+unsafe fn receive_at_once(port: CPort, message: *mut CMessage) -> bool {
+    // SAFETY: A1.
+    let Ok(place) = (unsafe { place(message) }) else { return false };
+    let Some(mut visit) = PORTS.enter_as_owner(port.id) else { return false };
+    let Ok((receiver, held)) = visit.receiving() else { return false };
+    if !held.has_room() {
+        return false;
+    }
+    let Some(received) = receiver.recv_at_once() else { return false };
+    // SAFETY: A3: it lies beside the port from now on.
+    place.write(unsafe { keep(port.id, received, held, 0) });
+    true
+}
+
+/// # Safety
+///
+/// A3: what the message borrows stays until it is released.
+#[inline(always)]
+pub(crate) unsafe fn keep(
+    receiver: u64,
+    message: Message<'_>,
+    held: &mut Held,
+    member: u64,
+) -> CMessage {
+    // SAFETY: A3, passed on.
+    let (message, number) = unsafe { held.keep(message, member) };
+    message.map_or(CMessage::NONE, |message| CMessage::of(message, [receiver, number]))
+}
+
+/// Waits for the next message, and takes what else is there.
+///
+/// # Safety
+///
+/// A1: `messages` has `capacity` places; `count` is null or a place.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn zp_port_recv_all(
+    port: CPort,
+    messages: *mut CMessage,
+    capacity: usize,
+    count: *mut usize,
+) -> Status {
+    // SAFETY: A1, passed on.
+    unsafe { receive_all(port, (messages, capacity, count), |port| port.recv()) }
+}
+
+/// Takes what messages are there.
+///
+/// # Safety
+///
+/// As [`zp_port_recv_all`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn zp_port_try_recv_all(
+    port: CPort,
+    messages: *mut CMessage,
+    capacity: usize,
+    count: *mut usize,
+) -> Status {
+    // SAFETY: A1, passed on.
+    unsafe { receive_all(port, (messages, capacity, count), |port| port.try_recv()) }
+}
+
+/// Waits for the next message, at most so long, and takes what else is there.
+///
+/// # Safety
+///
+/// As [`zp_port_recv_all`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn zp_port_recv_all_timeout(
+    port: CPort,
+    messages: *mut CMessage,
+    capacity: usize,
+    count: *mut usize,
+    timeout_ms: u32,
+) -> Status {
+    let timeout = milliseconds(timeout_ms);
+    // SAFETY: A1, passed on.
+    unsafe { receive_all(port, (messages, capacity, count), |port| port.recv_timeout(timeout)) }
+}
+
+/// # Safety
+///
+/// As [`zp_port_recv_all`].
+#[inline(always)]
+unsafe fn receive_all(
+    port: CPort,
+    (messages, capacity, count): (*mut CMessage, usize, *mut usize),
+    how: impl for<'p> FnOnce(&'p MessagePort) -> Result<Message<'p>, RecvError>,
+) -> Status {
+    call(|| {
+        // SAFETY: A1.
+        let count = unsafe { place(count) }?.write(0);
+        // SAFETY: A1.
+        let places = unsafe { places(messages, capacity) }?;
+        let (first, others) = places.split_first_mut().ok_or(Status::BadArgument)?;
+        let mut visit = PORTS.enter(port.id)?;
+        let (receiver, held) = visit.receiving()?;
+        held.make_room()?;
+        // SAFETY: A3: it lies beside the port from now on.
+        first.write(unsafe { keep(port.id, how(receiver)?, held, 0) });
+        *count = 1;
+        for place in others {
+            if held.make_room().is_err() {
+                break;
+            }
+            let Ok(message) = receiver.try_recv() else { break };
+            // SAFETY: A3, as above.
+            place.write(unsafe { keep(port.id, message, held, 0) });
+            *count += 1;
+        }
+        Ok(())
+    })
+}
