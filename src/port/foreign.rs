@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::{BatchError, PostError};
 
+use super::headed::Heading;
 use super::post::{Patience, Sender};
 use super::transfer_list::{TransferError, TransferList};
 use super::{Message, MessagePort, Trust};
@@ -73,7 +74,7 @@ impl Sender {
         list: TransferList,
         timeout: Option<Duration>,
     ) -> Result<(), TransferError> {
-        self.post_raw_with(bytes, tag, patience(timeout), list)
+        self.post_headed(Heading::none(tag), bytes, patience(timeout), list)
     }
 
     #[doc(hidden)]
