@@ -21,7 +21,7 @@ pub use error::{NamedError, ReplyError};
 pub use event::NamedEvent;
 pub use handlers::{HandlerId, Handlers};
 pub use message::NamedMessage;
-pub use payload::{AsPod, AsPodSlice, Payload};
+pub use payload::{AsPod, AsPodSlice, AsTagged, Payload};
 pub use reply::{Reply, Responder};
 
 use crate::tag::tag_of_name;
