@@ -408,8 +408,8 @@ pub use error::{
 };
 #[cfg(not(loom))]
 pub use named::{
-    AsPod, AsPodSlice, AsTagged, HandlerId, Handlers, NamedError, NamedEvent, NamedMessage,
-    Payload, Reply, ReplyError, Responder,
+    AsPod, AsPodSlice, HandlerId, Handlers, NamedError, NamedEvent, NamedMessage, Payload, Reply,
+    ReplyError, Responder,
 };
 #[cfg(all(feature = "rkyv", not(loom)))]
 pub use payload::{EncodeError, EncodeWriter, Encoder, Postable, Readable};

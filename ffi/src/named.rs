@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::time::Duration;
 
-use zeroport::{AsTagged, NamedMessage, Reply, Sender, TransferError, TransferList};
+use zeroport::{NamedMessage, Reply, Sender, TransferError, TransferList};
 
 use crate::boundary::{call, item, items, place, text};
 use crate::holding::{self, PORTS};
@@ -111,10 +111,8 @@ unsafe fn post_named(
     bad_index: *mut usize,
     timeout: Option<Duration>,
 ) -> Status {
-    let send = |sender: &Sender, name: &str, payload: &AsTagged<'_>, list| match timeout {
-        None => sender.post_message(name, payload, list),
-        Some(Duration::ZERO) => sender.try_post_message(name, payload, list),
-        Some(timeout) => sender.post_message_timeout(name, payload, list, timeout),
+    let send = |sender: &Sender, name: &str, payload: (&[u8], u32), list| {
+        sender.post_message_foreign(name, payload, list, timeout)
     };
     // SAFETY: A1, passed on.
     let body = || unsafe { give_away_named(port, name, post, send) };
@@ -185,10 +183,8 @@ unsafe fn invoke(
     replies: *mut CPort,
     timeout: Option<Duration>,
 ) -> Status {
-    let send = |sender: &Sender, name: &str, payload: &AsTagged<'_>, list| match timeout {
-        None => sender.invoke(name, payload, list),
-        Some(Duration::ZERO) => sender.try_invoke(name, payload, list),
-        Some(timeout) => sender.invoke_timeout(name, payload, list, timeout),
+    let send = |sender: &Sender, name: &str, payload: (&[u8], u32), list| {
+        sender.invoke_foreign(name, payload, list, timeout)
     };
     let body = || {
         // SAFETY: A1.
@@ -211,7 +207,7 @@ unsafe fn give_away_named<R>(
     port: CPort,
     name: *const c_char,
     post: *const CPost,
-    send: impl FnOnce(&Sender, &str, &AsTagged<'_>, TransferList) -> Result<R, TransferError>,
+    send: impl FnOnce(&Sender, &str, (&[u8], u32), TransferList) -> Result<R, TransferError>,
 ) -> Result<R, Failure> {
     // SAFETY: A1.
     let name = unsafe { text(name) }?.to_str().map_err(|_| Status::BadArgument)?;
@@ -221,9 +217,8 @@ unsafe fn give_away_named<R>(
     let bytes = unsafe { items(post.data.cast::<u8>(), post.len) }?;
     // SAFETY: A1.
     let list: &[CItem] = unsafe { list(post.items, post.item_count) }?;
-    let payload = AsTagged(bytes, post.tag);
     PORTS.enter(port.id)?.sending(port.id, |sender| {
-        give_away(port.id, list, |list| send(sender, name, &payload, list))
+        give_away(port.id, list, |list| send(sender, name, (bytes, post.tag), list))
     })
 }
 

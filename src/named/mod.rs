@@ -11,6 +11,7 @@
 mod envelope;
 mod error;
 mod event;
+mod foreign;
 mod handlers;
 mod message;
 mod payload;
@@ -21,7 +22,7 @@ pub use error::{NamedError, ReplyError};
 pub use event::NamedEvent;
 pub use handlers::{HandlerId, Handlers};
 pub use message::NamedMessage;
-pub use payload::{AsPod, AsPodSlice, AsTagged, Payload};
+pub use payload::{AsPod, AsPodSlice, Payload};
 pub use reply::{Reply, Responder};
 
 use crate::tag::tag_of_name;

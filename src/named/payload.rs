@@ -41,11 +41,9 @@ pub struct AsPod<T>(pub T);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AsPodSlice<'a, T>(pub &'a [T]);
 
-/// Bytes with the tag of a type that only another language knows. Not part of the interface that Rust programs are
-/// promised.
-#[doc(hidden)]
+/// Bytes with the tag of a type that only another language knows.
 #[derive(Clone, Copy, Debug)]
-pub struct AsTagged<'a>(pub &'a [u8], pub u32);
+pub(super) struct AsTagged<'a>(pub(super) &'a [u8], pub(super) u32);
 
 pub(super) mod sealed {
     use super::{Heading, Patience, Sender, TransferError, TransferList};
