@@ -183,6 +183,8 @@ pub(crate) struct Reader<M> {
     count: Cell<u32>,
     /// Whether it went back to the first ring since that was asked.
     has_gone_back: Cell<bool>,
+    /// Whether nothing more will be read.
+    has_ended: Cell<bool>,
 }
 
 impl<M: Memory + Clone> Reader<M> {
@@ -194,6 +196,7 @@ impl<M: Memory + Clone> Reader<M> {
             is_away: Cell::new(false),
             count: Cell::new(0),
             has_gone_back: Cell::new(false),
+            has_ended: Cell::new(false),
         }
     }
 
@@ -228,6 +231,8 @@ impl<M: Memory + Clone> Reader<M> {
     #[cold]
     fn peek_beyond(&self, left: Link) -> Found {
         match self.with_current(Consumer::peek) {
+            // Where the link leads to was left.
+            None if self.has_ended.get() => Found::Nothing,
             None if left.order == 0 => Found::Broken,
             None => Found::Link(left),
             Some(Found::Record(record)) => {
@@ -322,6 +327,7 @@ impl<M: Memory + Clone> Reader<M> {
     /// Nothing more will be read: the ring that is read can be [left](Self::leave) too.
     pub(crate) fn end(&self) {
         self.is_away.set(false);
+        self.has_ended.set(true);
     }
 
     /// Lets all taken records go, those that were forgotten too.

@@ -12,7 +12,7 @@ use support::{
 };
 use zeroport::{
     ChannelOptions, CloseReason, EventLoop, MessageChannel, MessagePort, PeerState, PortId,
-    PostError, RecvError, transfer,
+    PostError, RecvError, Trust, transfer,
 };
 
 /// A loop in which what a handler finds wrong fails the test.
@@ -59,6 +59,33 @@ in_all_ways!(
     },
     |port: MessagePort| (0..500u64).for_each(|number| port.post_pod(&number).unwrap())
 );
+
+/// The end may be found some looks before it is told, and in a queue that has grown nothing is left to look at then.
+#[test]
+fn an_end_that_was_found_before_is_told() {
+    with_watchdog(|| {
+        for trust in [Trust::Trusted, Trust::Untrusted] {
+            let (read, end) = &(Cell::new(0), Cell::new(None));
+            let MessageChannel { port1, port2 } =
+                ChannelOptions::new().capacity(4096).trust(trust).open().unwrap();
+            let mut events = strict();
+            let port = events.insert(port2).unwrap();
+            events
+                .listeners_of(port)
+                .on_message(|_, _| read.set(read.get() + 1))
+                .on_close(|_, reason| end.set(Some(reason)));
+            // More than fits in the first ring.
+            (0..100).for_each(|_| port1.post_bytes(&[7; 100]).unwrap());
+            while read.get() < 100 {
+                events.run_ready().unwrap();
+            }
+            port1.close();
+            assert!(!events.arm().unwrap() && !events.arm().unwrap());
+            run_all(&mut events);
+            assert_eq!(end.get(), Some(CloseReason::Closed), "{trust:?}");
+        }
+    });
+}
 
 // S-060: nobody is told of what he did himself, in whatever way; S-075, D-07: nor of what was given away.
 #[test]
