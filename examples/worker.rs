@@ -148,9 +148,10 @@ fn start(role: &str, arguments: &[OsString]) -> Outcome<(MessagePort, Child)> {
 
 /// Starts the worker: this program, or the one that the user has named.
 fn start_worker(program: Option<&OsString>) -> Outcome<(MessagePort, Child)> {
-    let Some(program) = program else { return start("--worker", &[]) };
-    let started = zeroport::spawn(Command::new(program));
-    started.map_err(|error| format!("cannot start {}: {error}", program.display()).into())
+    match program {
+        None => start("--worker", &[]),
+        Some(program) => Ok(zeroport::spawn(Command::new(program))?),
+    }
 }
 
 fn check(holds: bool, otherwise: &str) -> Outcome {
@@ -197,23 +198,15 @@ struct Client {
     ended: MessagePort,
 }
 
-impl Client {
-    /// How the worker has seen it end, and after how many messages.
-    fn ended(&self) -> Outcome<(CloseReason, u64)> {
-        let message = self.ended.recv()?;
-        let ended = message.pod::<Ended>()?;
-        check(ended.client == self.number, "the worker tells of another client")?;
-        let reason = REASONS.get(ended.reason as usize).ok_or("the worker tells of no known end")?;
-        Ok((*reason, ended.messages))
-    }
-}
-
 fn introduce(arguments: &[OsString]) -> Outcome {
     let starter = zeroport::parent_port()?;
     // Should the starter be killed in the pause, the kernel continues this process.
     set_parent_process_death_signal(Some(Signal::CONT))?;
     let (program, names) = match arguments {
-        [option, program, names @ ..] if option == "--worker-program" => (Some(program), names),
+        [option, rest @ ..] if option == "--worker-program" => {
+            let (program, names) = rest.split_first().ok_or("which worker program?")?;
+            (Some(program), names)
+        }
         names => (None, names),
     };
     let files = read_all(names)?;
@@ -245,7 +238,7 @@ fn introduce(arguments: &[OsString]) -> Outcome {
 
     client1.port.close();
     check(client1.process.wait()?.success(), "a client has failed")?;
-    let (reason, _) = client1.ended()?;
+    let (reason, _) = how_ended(1, &client1.ended)?;
     check(reason == CloseReason::Closed, "the worker saw another end of a client")?;
     worker.close();
     check(worker_process.wait()?.success(), "the worker has failed")?;
@@ -297,7 +290,7 @@ fn kill_in_mid_stream(mut client: Client) -> Outcome<String> {
 
     let end = client.port.recv().map(drop);
     check(end == Err(RecvError::Closed(CloseReason::PeerDied)), "its port ended otherwise")?;
-    let (reason, messages) = client.ended()?;
+    let (reason, messages) = how_ended(client.number, &client.ended)?;
     check(reason == CloseReason::PeerDied, "the worker saw another end of the client")?;
     check(messages >= arrived, "messages that had arrived are lost")?;
     Ok(format!(
@@ -305,6 +298,15 @@ fn kill_in_mid_stream(mut client: Client) -> Outcome<String> {
          {reason:?}, after {messages} messages in all",
         client.number
     ))
+}
+
+/// How the worker has seen a client end, and after how many messages.
+fn how_ended(client: u64, told: &MessagePort) -> Outcome<(CloseReason, u64)> {
+    let message = told.recv()?;
+    let ended = message.pod::<Ended>()?;
+    check(ended.client == client, "the worker tells of another client")?;
+    let reason = REASONS.get(ended.reason as usize).ok_or("the worker tells of no known end")?;
+    Ok((*reason, ended.messages))
 }
 
 // --- The worker ---
