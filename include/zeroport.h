@@ -133,6 +133,7 @@ typedef enum zp_status {
     /* What came cannot be had. */
     ZP_REFUSED = 29,      /* it is no port, or somebody else has it; the server refuses */
     ZP_INCOMPATIBLE = 30, /* the other program has another version of zeroport */
+    ZP_UNNAMED = 39,      /* the message was posted without a name */
     ZP_NO_PARENT = 31,    /* this process was not started by a zeroport program */
 
     /* Servers. */
@@ -484,6 +485,71 @@ zp_status zp_message_release(zp_message *message);
  * of them.
  */
 zp_status zp_messages_release(zp_message *messages, size_t count);
+
+/* ---- Names ------------------------------------------------------------------------------------ */
+
+/*
+ * A message may have a name, and a request brings the port for its replies: one, or as many as the
+ * other side has. All that is posted on a port, with and without names, comes in one order.
+ *
+ *      requester                                         receiver
+ *
+ *      zp_port_invoke(port, "sum", ...)  --------------> zp_port_recv, zp_message_open
+ *                      |                                 zp_message_take_ports: ports[0]
+ *      zp_port_recv(replies) <-------------------------- zp_port_post(ports[0]), zp_port_close
+ *
+ * Whoever closes that port without a word has not replied, and the requester gets ZP_CLOSED; ZP_LOST
+ * if the request was released with the port in it, ZP_PEER_DIED if the process died.
+ */
+
+/* The tag of a reply that could not be given: its data is a text that says why. */
+#define ZP_TAG_FAILED 0x54fb0c77u
+
+/*
+ * As zp_port_post_with, with a name: up to 255 bytes of UTF-8. Rust's Handlers call what listens to it.
+ *
+ *      as zp_port_post_with, and
+ *      ZP_BAD_ARGUMENT   name is null, or no UTF-8
+ *      ZP_TOO_LARGE      the name, or name and data together
+ */
+zp_status zp_port_post_named(zp_port port, const char *name, const zp_post *post,
+                             size_t *bad_index);
+zp_status zp_port_try_post_named(zp_port port, const char *name, const zp_post *post,
+                                 size_t *bad_index);
+zp_status zp_port_post_named_timeout(zp_port port, const char *name, const zp_post *post,
+                                     size_t *bad_index, uint32_t timeout_ms);
+
+/*
+ * As zp_port_post_named, for a request. *replies is yours: the replies come on it as any messages do,
+ * then ZP_CLOSED. Close it if you do not care for them (any more). It waits for room as a post does;
+ * for replies wait by zp_port_recv.
+ *
+ *      as zp_port_post_named, and
+ *      ZP_SYSTEM         no descriptors or memory left for the channel of the replies
+ */
+zp_status zp_port_invoke(zp_port port, const char *name, const zp_post *post, size_t *bad_index,
+                         zp_port *replies);
+zp_status zp_port_try_invoke(zp_port port, const char *name, const zp_post *post,
+                             size_t *bad_index, zp_port *replies);
+zp_status zp_port_invoke_timeout(zp_port port, const char *name, const zp_post *post,
+                                 size_t *bad_index, zp_port *replies, uint32_t timeout_ms);
+
+/* What a message with a name holds. It stays as long as the message does. */
+typedef struct zp_named {
+    const char *name; /* UTF-8, without a zero at its end: printf("%.*s", (int)name_len, name) */
+    size_t name_len;
+    const void *data; /* the payload, at a multiple of 16 bytes; never null */
+    size_t len;
+    uint32_t tag;        /* of the payload */
+    uint32_t is_request; /* 1: the first port of the message is where the replies go */
+} zp_named;
+
+/*
+ * Reads a message that was posted with a name.
+ *
+ *      ZP_UNNAMED        it has none: it is as it says itself
+ */
+zp_status zp_message_open(const zp_message *message, zp_named *named);
 
 /* ---- A port in a loop of another kind --------------------------------------------------------- */
 

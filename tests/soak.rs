@@ -306,7 +306,9 @@ impl World {
 
     /// Nobody is left, and of everybody that has posted all came.
     fn expect_all_ended(&mut self, first: u64) {
-        assert!(self.clients.is_empty() && self.processes.is_empty());
+        let clients: Vec<_> =
+            self.clients.values().map(|c| (c, c.id.map(|id| self.ledger.of_client(id)))).collect();
+        assert!(clients.is_empty() && self.processes.is_empty(), "left: {clients:?}");
         for number in first..self.started {
             for (id, noted) in (number * IDS..).zip(self.ledger.of_process(number)) {
                 let received = self.ended.get(&id).copied().unwrap_or(0);

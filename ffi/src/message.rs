@@ -62,7 +62,7 @@ impl CMessage {
 
 /// Does something with the messages that a port, set or loop holds.
 #[inline(always)]
-fn with_held<R>(
+pub(crate) fn with_held<R>(
     receiver: u64,
     with: impl FnOnce(&mut Held) -> Result<R, Failure>,
 ) -> Result<R, Failure> {
@@ -254,7 +254,7 @@ fn release_all(held: &mut Held, messages: &mut [CMessage]) -> Result<(), Failure
 ///
 /// A1: `message` is null or initialised.
 #[inline(always)]
-unsafe fn opaque(message: *const CMessage) -> Result<[u64; 2], Failure> {
+pub(crate) unsafe fn opaque(message: *const CMessage) -> Result<[u64; 2], Failure> {
     // SAFETY: A1, passed on.
     let message = unsafe { items(message, 1) }?;
     message.first().map(|message| message.opaque).ok_or_else(|| Status::BadArgument.into())

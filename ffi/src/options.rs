@@ -31,7 +31,7 @@ pub struct COptions {
 
 /// `ZP_LIMIT_USUAL`.
 pub const USUAL_LIMIT: u64 = u64::MAX;
-/// `ZP_TRUST_USUAL`, `ZP_TRUSTED_ENDS`, `ZP_UNTRUSTED_ENDS`.
+/// `ZP_TRUST_USUAL`, `ZP_TRUST_TRUSTED`, `ZP_TRUST_UNTRUSTED`.
 pub const TRUSTS: [u32; 3] = [0, 1, 2];
 /// `ZP_WAIT_ADAPTIVE`, `ZP_WAIT_SLEEP`, `ZP_WAIT_SPIN`.
 pub const WAITS: [u32; 3] = [0, 1, 2];

@@ -46,10 +46,10 @@ pub const NO_INDEX: usize = usize::MAX;
 /// The most ports, and the most buffers, that one message carries: more are not even looked at.
 const MOST: usize = 2 * 1024;
 
-const FOR_EVER: Option<Duration> = None;
-const NOT: Option<Duration> = Some(Duration::ZERO);
+pub(crate) const FOR_EVER: Option<Duration> = None;
+pub(crate) const NOT: Option<Duration> = Some(Duration::ZERO);
 
-fn at_most(timeout_ms: u32) -> Option<Duration> {
+pub(crate) fn at_most(timeout_ms: u32) -> Option<Duration> {
     Some(milliseconds(timeout_ms))
 }
 
@@ -283,11 +283,11 @@ impl Giving {
 }
 
 /// Hands all that is listed to `post`; on failure each goes back to its handle.
-pub(crate) fn give_away(
+pub(crate) fn give_away<R>(
     carrier: u64,
     list: &[CItem],
-    post: impl FnOnce(TransferList) -> Result<(), TransferError>,
-) -> Result<(), Failure> {
+    post: impl FnOnce(TransferList) -> Result<R, TransferError>,
+) -> Result<R, Failure> {
     let mut seen = HashSet::new();
     for (index, item) in list.iter().enumerate() {
         let checked = match item.id {
@@ -306,15 +306,17 @@ pub(crate) fn give_away(
     // Nothing can fail from here to `post`: what was taken out would be lost.
     let taken = giving.iter_mut().filter_map(|thing| thing.take().ok()).collect();
     match post(taken) {
-        Ok(()) => giving.into_iter().for_each(Giving::leave),
+        Ok(posted) => {
+            giving.into_iter().for_each(Giving::leave);
+            Ok(posted)
+        }
         Err(refused) => {
             for (thing, back) in giving.iter_mut().zip(refused.list) {
                 thing.put_back(back);
             }
-            return Err(refused.source.into());
+            Err(refused.source.into())
         }
     }
-    Ok(())
 }
 
 fn check(id: u64) -> Result<(), Failure> {

@@ -66,6 +66,7 @@ statuses! {
     Trusted = 28, "ZP_TRUSTED", c"an end of a trusted channel cannot go to strangers";
     Refused = 29, "ZP_REFUSED", c"what came is no port, or the server refused";
     Incompatible = 30, "ZP_INCOMPATIBLE", c"the other program has another version of zeroport";
+    Unnamed = 39, "ZP_UNNAMED", c"the message has no name";
     NoParent = 31, "ZP_NO_PARENT", c"no zeroport program has started this one";
     BadAddress = 32, "ZP_BAD_ADDRESS", c"no server can have this address";
     InUse = 33, "ZP_IN_USE", c"somebody else has this address";
@@ -146,7 +147,7 @@ impl From<PostError> for Failure {
     fn from(error: PostError) -> Self {
         match error {
             PostError::Full { .. } => Status::Full.into(),
-            PostError::TooLarge { .. } => Status::TooLarge.into(),
+            PostError::TooLarge { .. } | PostError::NameTooLong { .. } => Status::TooLarge.into(),
             PostError::Closed(reason) => Status::from(reason).into(),
             PostError::Busy => Status::Loaned.into(),
             PostError::Detached => Status::Detached.into(),

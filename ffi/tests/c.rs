@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 
 use support::with_watchdog;
 use zeroport::{
-    ChannelOptions, CloseReason, MessageChannel, MessagePort, RecvError, Trust, transfer,
+    AsPodSlice, ChannelOptions, CloseReason, MessageChannel, MessagePort, NamedMessage, RecvError,
+    ReplyError, Trust, transfer,
 };
 use zeroport_ffi::Status;
 
@@ -226,6 +227,56 @@ fn threads_get_in_one_at_a_time() {
     run_sanitized("tests/threads.c", "threads");
 }
 
+/// Requests of Rust to C and of C to Rust.
+fn names(trust: Trust) {
+    with_watchdog(move || {
+        let name = format!("names-{trust:?}");
+        let program = build(&here("tests/names.c"), &name, Library::Static, &[]);
+        let (port, mut child) =
+            ChannelOptions::new().trust(trust).spawn(Command::new(program)).unwrap();
+
+        let sum = port.invoke("sum", &AsPodSlice(&[1u32, 20, 300]), transfer![]).unwrap();
+        assert_eq!(sum.recv().unwrap().pod::<u32>().unwrap(), &321);
+        assert_eq!(sum.recv().unwrap_err(), ReplyError::Closed(CloseReason::Closed));
+
+        let nothing = [].as_slice();
+        let failed = port.invoke("fail", nothing, transfer![]).unwrap();
+        assert_eq!(failed.recv().unwrap_err(), ReplyError::Failed("on purpose".into()));
+        let unknown = port.invoke("unknown", nothing, transfer![]).unwrap();
+        assert_eq!(unknown.recv().unwrap_err(), ReplyError::NeverSent);
+
+        let asked = port.invoke("ask back", nothing, transfer![]).unwrap();
+        let expect = |name: &str| {
+            let message = NamedMessage::open(port.recv().unwrap()).unwrap();
+            assert_eq!(message.name(), name);
+            message
+        };
+        let responder = |name: &str| expect(name).responder().unwrap().unwrap();
+        responder("number").reply(&AsPodSlice(&[42u32])).unwrap();
+        responder("refused").fail("not today").unwrap();
+        assert_eq!(expect("why").bytes(), b"not today");
+        assert_eq!(asked.recv().unwrap().pod::<u32>().unwrap(), &42);
+
+        port.close();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    });
+}
+
+#[test]
+fn names_among_trusted() {
+    names(Trust::Trusted);
+}
+
+#[test]
+fn names_among_strangers() {
+    names(Trust::Untrusted);
+}
+
+#[test]
+fn names_and_requests_are_checked() {
+    run_sanitized("tests/names.c", "names");
+}
+
 /// The functions that the header declares.
 fn declared() -> BTreeSet<&'static str> {
     let word = |text: &'static str| {
@@ -293,6 +344,7 @@ fn layout_in_rust() -> Vec<String> {
         "zp_post" CPost { len items item_count tag reserved }
         "zp_loan" CLoan { len opaque }
         "zp_message" CMessage { len tag port_count buffer_count reserved opaque }
+        "zp_named" CNamed { name_len data len tag is_request }
         "zp_info" CPortInfo { max_in_ring sleeps is_trusted is_member }
         "zp_credentials" CCredentials { gid pid pidfd }
         "zp_event" CEvent { port kind status message }
@@ -312,6 +364,7 @@ fn layout_in_rust() -> Vec<String> {
     values(["ZP_EVENT_MESSAGE", "ZP_EVENT_CLOSED", "ZP_EVENT_FAILED"], zeroport_ffi::EVENTS);
     lines.push(format!("value ZP_TICKET_LEN {}", zeroport_ffi::TICKET_LEN));
     lines.push(format!("value ZP_MAX_DESCRIPTORS {}", zeroport_ffi::MAX_DESCRIPTORS));
+    lines.push(format!("value ZP_TAG_FAILED {}", zeroport_ffi::TAG_FAILED));
     lines.push(format!("value ZP_NO_INDEX {}", zeroport_ffi::NO_INDEX));
     lines
 }

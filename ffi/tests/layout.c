@@ -48,6 +48,12 @@ int main(void) {
     FIELD(zp_message, buffer_count);
     FIELD(zp_message, reserved);
     FIELD(zp_message, opaque);
+    TYPE(zp_named);
+    FIELD(zp_named, name_len);
+    FIELD(zp_named, data);
+    FIELD(zp_named, len);
+    FIELD(zp_named, tag);
+    FIELD(zp_named, is_request);
     TYPE(zp_info);
     FIELD(zp_info, max_in_ring);
     FIELD(zp_info, sleeps);
@@ -79,6 +85,7 @@ int main(void) {
     VALUE(ZP_EVENT_FAILED);
     VALUE(ZP_TICKET_LEN);
     VALUE(ZP_MAX_DESCRIPTORS);
+    VALUE(ZP_TAG_FAILED);
     VALUE(ZP_NO_INDEX);
     return 0;
 }

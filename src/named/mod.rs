@@ -11,6 +11,7 @@
 mod envelope;
 mod error;
 mod event;
+mod foreign;
 mod handlers;
 mod message;
 mod payload;

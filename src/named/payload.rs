@@ -41,6 +41,10 @@ pub struct AsPod<T>(pub T);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AsPodSlice<'a, T>(pub &'a [T]);
 
+/// Bytes with the tag of a type that only another language knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AsTagged<'a>(pub(super) &'a [u8], pub(super) u32);
+
 pub(super) mod sealed {
     use super::{Heading, Patience, Sender, TransferError, TransferList};
 
@@ -85,7 +89,8 @@ macro_rules! posted_as_bytes {
 
         impl<$($generics)*> Sealed for $payload {
             fn tag(&self) -> u32 {
-                $tag
+                let tag: fn(&Self) -> u32 = $tag;
+                tag(self)
             }
 
             fn post(
@@ -106,9 +111,11 @@ macro_rules! posted_as_bytes {
 const UNTAGGED: u32 = 0;
 
 posted_as_bytes! {
-    [] [u8], UNTAGGED, |bytes| bytes;
-    [] Vec<u8>, UNTAGGED, |bytes| bytes;
-    [T: Tagged + NoUninit] AsPod<T>, plain_data_tag::<T>(), |AsPod(value)| bytemuck::bytes_of(value);
-    [T: Tagged + NoUninit] AsPodSlice<'_, T>, plain_data_tag::<T>(),
+    [] [u8], |_| UNTAGGED, |bytes| bytes;
+    [] Vec<u8>, |_| UNTAGGED, |bytes| bytes;
+    [] AsTagged<'_>, |AsTagged(_, tag)| *tag, |AsTagged(bytes, _)| bytes;
+    [T: Tagged + NoUninit] AsPod<T>, |_| plain_data_tag::<T>(),
+        |AsPod(value)| bytemuck::bytes_of(value);
+    [T: Tagged + NoUninit] AsPodSlice<'_, T>, |_| plain_data_tag::<T>(),
         |AsPodSlice(values)| bytemuck::cast_slice(values);
 }

@@ -79,7 +79,7 @@ impl Sender {
         self.request(name, payload, Patience::at_most(timeout), list.into())
     }
 
-    fn post_named<P: Payload + ?Sized>(
+    pub(super) fn post_named<P: Payload + ?Sized>(
         &self,
         (kind, name): (Kind, &str),
         payload: &P,
@@ -92,7 +92,7 @@ impl Sender {
         }
     }
 
-    fn request<P: Payload + ?Sized>(
+    pub(super) fn request<P: Payload + ?Sized>(
         &self,
         name: &str,
         payload: &P,

@@ -12,7 +12,7 @@ use super::{Message, MessagePort, Trust};
 
 /// `None` is for ever, and no time at all does not wait.
 #[inline(always)]
-fn patience(timeout: Option<Duration>) -> Patience {
+pub(crate) fn patience(timeout: Option<Duration>) -> Patience {
     match timeout {
         None => Patience::FOR_EVER,
         Some(Duration::ZERO) => Patience::None,

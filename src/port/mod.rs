@@ -57,6 +57,7 @@ pub use closer::Closer;
 pub use descriptors::PortDescriptors;
 pub use drain::Drain;
 pub use event_loop::EventLoop;
+pub(crate) use foreign::patience;
 pub(crate) use headed::Heading;
 pub use listeners::{Listeners, MessageError};
 pub use loan::Loan;
