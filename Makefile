@@ -55,10 +55,10 @@ all: $(build)/libzeroport.a $(build)/$(shared)
 
 # By itself: beside an rlib nothing would be optimised across crates.
 $(build)/libzeroport.a: $(sources)
-	$(CARGO) rustc --locked --release --target-dir '$(CARGO_TARGET_DIR)' \
+	$(CARGO) rustc --locked --profile dist --target-dir '$(CARGO_TARGET_DIR)' \
 		--package zeroport-ffi --lib --crate-type staticlib
 	mkdir -p '$(build)'
-	cp '$(CARGO_TARGET_DIR)/$(CARGO_BUILD_TARGET)/release/libzeroport_ffi.a' '$@'
+	cp '$(CARGO_TARGET_DIR)/$(CARGO_BUILD_TARGET)/dist/libzeroport_ffi.a' '$@'
 
 $(build)/$(shared): $(build)/libzeroport.a ffi/link-shared ffi/zeroport.map ffi/install/private-libs
 	CC='$(CC)' LDFLAGS='$(LDFLAGS)' ffi/link-shared '$<' '$@' $(soname)

@@ -115,3 +115,15 @@ fn the_pages_for_c_begin_with_an_example_that_is_built() {
     };
     assert_eq!(commands(&page), commands(&read("README.md")));
 }
+
+#[test]
+fn the_page_for_c_says_what_each_status_asks() {
+    let (header, page) = (read("include/zeroport.h"), read("docs/c.md"));
+    let names =
+        header.lines().filter_map(|line| line.trim().strip_prefix("ZP_")?.split_once(" = "));
+    let names: Vec<_> = names.map(|(name, _)| format!("`ZP_{name}`")).collect();
+    assert!(names.len() > 30, "{names:?}");
+    let table = page.split("## What a status asks").nth(1).unwrap();
+    let missing: Vec<_> = names.iter().filter(|name| !table.contains(*name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
