@@ -21,7 +21,7 @@ version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 # It is raised when programs that were linked before can no longer run with the library.
 soname := libzeroport.so.0
 shared := libzeroport.so.$(version)
-headers := $(wildcard include/zeroport.h include/zeroport.hpp)
+headers := include/zeroport.h include/zeroport.hpp
 private_libs := $(shell cat ffi/install/private-libs)
 
 build := $(CARGO_TARGET_DIR)/c
