@@ -1,8 +1,9 @@
 //! A worker process that counts the lines, words and bytes of files, as `wc` does, for two clients.
 //!
-//! `cargo run --release --example worker [FILES…]`; without files it counts zeroport's own sources.
-//! A word is what stands between white space (that of the C locale); some versions of `wc` leave out
-//! those without a printable character.
+//! `cargo run --release --example worker -- [--worker-program PROGRAM] [FILES…]`; without files it counts
+//! zeroport's own sources. A word is what stands between white space (that of the C locale); some
+//! versions of `wc` leave out those without a printable character. The worker may be another program
+//! that understands the same messages: examples/c/worker.c is one, in C.
 //!
 //! ```text
 //!                 main                 starts the three, makes the channels, gives all ends away,
@@ -72,22 +73,30 @@ struct Mark {
     number: u64,
 }
 
-// Between main and the others.
+// Between main and the worker.
 
-/// To the worker, with two ports: the client's, and one to tell on it, at last, how it `Ended`.
-#[derive(rkyv::Archive, rkyv::Serialize)]
+/// With two ports: the client's, and one to tell on it, at last, how it `Ended`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 struct NewClient {
-    name: String,
+    client: u64,
 }
 
-#[derive(rkyv::Archive, rkyv::Serialize)]
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 struct Ended {
-    client: String,
-    reason: String,
+    client: u64,
+    /// Its place in `REASONS`.
+    reason: u64,
+    /// That the client had posted, and the worker has received.
     messages: u64,
 }
 
-/// To a client.
+const REASONS: [CloseReason; 4] =
+    [CloseReason::Closed, CloseReason::PeerDied, CloseReason::Lost, CloseReason::Violated];
+
+// Between main and a client: values, for both are in Rust.
+
 #[derive(rkyv::Archive, rkyv::Serialize)]
 enum Task {
     CountAgain,
@@ -137,6 +146,14 @@ fn start(role: &str, arguments: &[OsString]) -> Outcome<(MessagePort, Child)> {
     Ok(zeroport::spawn(command)?)
 }
 
+/// Starts the worker: this program, or the one that the user has named.
+fn start_worker(program: Option<&OsString>) -> Outcome<(MessagePort, Child)> {
+    match program {
+        None => start("--worker", &[]),
+        Some(program) => Ok(zeroport::spawn(Command::new(program))?),
+    }
+}
+
 fn check(holds: bool, otherwise: &str) -> Outcome {
     if holds { Ok(()) } else { Err(otherwise.into()) }
 }
@@ -174,7 +191,7 @@ fn is_stopped(pid: Pid, options: WaitIdOptions) -> io::Result<bool> {
 
 /// A client as main knows it.
 struct Client {
-    name: String,
+    number: u64,
     port: MessagePort,
     process: Child,
     /// The worker tells here how the client has ended.
@@ -185,11 +202,18 @@ fn introduce(arguments: &[OsString]) -> Outcome {
     let starter = zeroport::parent_port()?;
     // Should the starter be killed in the pause, the kernel continues this process.
     set_parent_process_death_signal(Some(Signal::CONT))?;
-    let files = read_all(arguments)?;
+    let (program, names) = match arguments {
+        [option, rest @ ..] if option == "--worker-program" => {
+            let (program, names) = rest.split_first().ok_or("which worker program?")?;
+            (Some(program), names)
+        }
+        names => (None, names),
+    };
+    let files = read_all(names)?;
 
-    let (worker, mut worker_process) = start("--worker", &[])?;
-    let (mut client1, begin1) = start_client("client 1", arguments, &worker)?;
-    let (client2, begin2) = start_client("client 2", arguments, &worker)?;
+    let (worker, mut worker_process) = start_worker(program)?;
+    let (mut client1, begin1) = start_client(1, names, &worker)?;
+    let (client2, begin2) = start_client(2, names, &worker)?;
     // The two will be told to begin when this process is stopped, and it goes on when they are done.
     starter.post_bytes_with(b"about to stop", transfer![begin1, begin2])?;
     let start = Instant::now();
@@ -202,20 +226,20 @@ fn introduce(arguments: &[OsString]) -> Outcome {
     let (_same, figures2) = results(&client2.port, &files)?;
     print_counts(out, &files, &counts)?;
     writeln!(out, "main: was stopped for {stopped_for:.1?}; meanwhile")?;
-    for (client, figures) in [(&client1, figures1), (&client2, figures2)] {
-        writeln!(out, "{}: {}", client.name, figures.round_trip)?;
-        writeln!(out, "{}: {}", client.name, figures.stream)?;
+    for (number, figures) in [(1, figures1), (2, figures2)] {
+        writeln!(out, "client {number}: {}", figures.round_trip)?;
+        writeln!(out, "client {number}: {}", figures.stream)?;
     }
 
     writeln!(out, "{}", kill_in_mid_stream(client2)?)?;
     client1.port.post(&Task::CountAgain)?;
     receive_counts(&client1.port, &files)?;
-    writeln!(out, "{}: served as before", client1.name)?;
+    writeln!(out, "client 1: served as before")?;
 
     client1.port.close();
     check(client1.process.wait()?.success(), "a client has failed")?;
-    let ended = client1.ended.recv()?;
-    check(ended.get::<Ended>()?.reason == "Closed", "the worker saw another end of a client")?;
+    let (reason, _) = how_ended(1, &client1.ended)?;
+    check(reason == CloseReason::Closed, "the worker saw another end of a client")?;
     worker.close();
     check(worker_process.wait()?.success(), "the worker has failed")?;
     writeln!(out, "worker: ok")?;
@@ -225,7 +249,7 @@ fn introduce(arguments: &[OsString]) -> Outcome {
 /// Starts a client, and gives one end of a fresh channel to it and the other to the worker. The port
 /// that is returned beside the client tells it when to begin.
 fn start_client(
-    name: &str,
+    number: u64,
     arguments: &[OsString],
     worker: &MessagePort,
 ) -> Outcome<(Client, MessagePort)> {
@@ -233,10 +257,9 @@ fn start_client(
     let MessageChannel { port1: to_worker, port2: to_client } = MessageChannel::new()?;
     let MessageChannel { port1: begin, port2: told } = MessageChannel::new()?;
     let MessageChannel { port1: ended, port2: tell } = MessageChannel::new()?;
-    let name = name.to_string();
-    worker.post_with(&NewClient { name: name.clone() }, transfer![to_client, tell])?;
+    worker.post_pod_with(&NewClient { client: number }, transfer![to_client, tell])?;
     port.post_bytes_with(b"your worker", transfer![to_worker, told])?;
-    Ok((Client { name, port, process, ended }, begin))
+    Ok((Client { number, port, process, ended }, begin))
 }
 
 fn results(port: &MessagePort, files: &[File]) -> Outcome<(Vec<Counts>, Figures)> {
@@ -267,16 +290,23 @@ fn kill_in_mid_stream(mut client: Client) -> Outcome<String> {
 
     let end = client.port.recv().map(drop);
     check(end == Err(RecvError::Closed(CloseReason::PeerDied)), "its port ended otherwise")?;
-    let ended = client.ended.recv()?;
-    let ended = ended.get::<Ended>()?;
-    check(ended.client == client.name.as_str(), "the worker tells of another client")?;
-    check(ended.reason == "PeerDied", "the worker saw another end of the client")?;
-    check(ended.messages >= arrived, "messages that had arrived are lost")?;
+    let (reason, messages) = how_ended(client.number, &client.ended)?;
+    check(reason == CloseReason::PeerDied, "the worker saw another end of the client")?;
+    check(messages >= arrived, "messages that had arrived are lost")?;
     Ok(format!(
-        "{}: killed in mid-stream, {arrived} messages after it had begun; the worker reports: {}, \
-         after {} messages in all",
-        client.name, ended.reason, ended.messages
+        "client {}: killed in mid-stream, {arrived} messages after it had begun; the worker reports: \
+         {reason:?}, after {messages} messages in all",
+        client.number
     ))
+}
+
+/// How the worker has seen a client end, and after how many messages.
+fn how_ended(client: u64, told: &MessagePort) -> Outcome<(CloseReason, u64)> {
+    let message = told.recv()?;
+    let ended = message.pod::<Ended>()?;
+    check(ended.client == client, "the worker tells of another client")?;
+    let reason = REASONS.get(ended.reason as usize).ok_or("the worker tells of no known end")?;
+    Ok((*reason, ended.messages))
 }
 
 // --- The worker ---
@@ -290,12 +320,13 @@ fn work() -> Outcome {
             Err(RecvError::Closed(CloseReason::Closed)) => break,
             Err(error) => return Err(error.into()),
         };
-        let client = message.get::<NewClient>()?.name.to_string();
+        let client = message.pod::<NewClient>()?.client;
         let [port, tell] = message.take_ports()?;
         clients.push(thread::spawn(move || {
             let (reason, messages) = serve(&port).map_err(|error| error.to_string())?;
-            let ended = Ended { client, reason: format!("{reason:?}"), messages };
-            tell.post(&ended).map_err(|error| error.to_string())
+            let reason = REASONS.iter().position(|known| *known == reason);
+            let reason = reason.ok_or("an unknown end")? as u64;
+            tell.post_pod(&Ended { client, reason, messages }).map_err(|error| error.to_string())
         }));
     }
     for client in clients {

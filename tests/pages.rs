@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "ARCHITECTURE.md",
     "SECURITY.md",
     "CHANGELOG.md",
+    "docs/c.md",
     "docs/from-electron.md",
     "benches/NOTES.md",
 ];
@@ -58,14 +59,22 @@ fn every_link_leads_somewhere() {
     assert!(!leads_somewhere(&readme, "SECURITY.md#no-such-heading"));
 }
 
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap()
+}
+
+/// The names of the files in a folder that end so, without that.
+fn names_in(folder: &str, ending: &str) -> BTreeSet<String> {
+    let files = fs::read_dir(root().join(folder)).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    names.filter_map(|name| Some(name.strip_suffix(ending)?.to_owned())).collect()
+}
+
 #[test]
 fn every_example_is_listed_and_tested() {
-    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
-    let files = fs::read_dir(root().join("examples")).unwrap().map(|file| file.unwrap().path());
-    let examples: BTreeSet<String> =
-        files.filter_map(|file: PathBuf| Some(file.file_stem()?.to_str()?.to_string())).collect();
     let (readme, electron, tests) =
         (read("README.md"), read("docs/from-electron.md"), read("tests/examples.rs"));
+    let examples = names_in("examples", ".rs");
     for example in &examples {
         assert!(readme.contains(&format!("[`{example}`](examples/{example}.rs)")), "{example}");
         assert!(
@@ -75,4 +84,46 @@ fn every_example_is_listed_and_tested() {
         assert!(tests.contains(&format!("run_example(\"{example}\"")), "{example}");
     }
     assert!(examples.len() > 10);
+}
+
+/// (`ci/install` builds and runs all of them.)
+#[test]
+fn every_example_in_c_is_listed() {
+    let (readme, page) = (read("README.md"), read("docs/c.md"));
+    let examples = names_in("examples/c", "");
+    for example in &examples {
+        assert!(readme.contains(&format!("[`{example}`](examples/c/{example})")), "{example}");
+        assert!(page.contains(&format!("(../examples/c/{example})")), "{example}");
+    }
+    assert!(examples.len() > 2);
+}
+
+/// And from nothing to a message it takes thirty lines.
+#[test]
+fn the_pages_for_c_begin_with_an_example_that_is_built() {
+    let hello = read("examples/c/hello.c");
+    let shown = format!("```c\n{hello}```\n");
+    assert!(read("README.md").contains(&shown));
+    let page = read("docs/c.md");
+    let first: Vec<_> = page.lines().take(30).collect();
+    assert!(first.join("\n").ends_with(hello.trim_end()), "{first:?}");
+    assert!(page.contains(&shown));
+    // What they say before it is the same, too.
+    let commands = |page: &str| {
+        let all = page.split("```sh\n").find(|block| block.starts_with("make install"));
+        all.and_then(|block| block.split("```").next()).unwrap().to_owned()
+    };
+    assert_eq!(commands(&page), commands(&read("README.md")));
+}
+
+#[test]
+fn the_page_for_c_says_what_each_status_asks() {
+    let (header, page) = (read("include/zeroport.h"), read("docs/c.md"));
+    let names =
+        header.lines().filter_map(|line| line.trim().strip_prefix("ZP_")?.split_once(" = "));
+    let names: Vec<_> = names.map(|(name, _)| format!("`ZP_{name}`")).collect();
+    assert!(names.len() > 30, "{names:?}");
+    let table = page.split("## What a status asks").nth(1).unwrap();
+    let missing: Vec<_> = names.iter().filter(|name| !table.contains(*name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -398,13 +398,9 @@ fn the_abi_is_as_recorded() {
 fn the_installed_library_has_a_soname_and_versions() {
     with_watchdog(|| {
         let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("libzeroport.so.0");
-        let mut linker = Command::new(std::env::var_os("CC").unwrap_or("cc".into()));
-        linker.args(["-shared", "-Wl,-soname,libzeroport.so.0", "-Wl,--gc-sections", "-o"]);
-        linker.arg(&library);
-        linker.arg(format!("-Wl,--version-script={}", here("zeroport.map").display()));
-        linker.arg("-Wl,--whole-archive").arg(libraries().join("libzeroport_ffi.a"));
-        linker.args(["-Wl,--no-whole-archive", "-pthread", "-lgcc_s", "-lutil", "-lrt", "-lm"]);
-        run(linker.arg("-ldl"));
+        let mut linker = Command::new(here("link-shared"));
+        linker.arg(libraries().join("libzeroport_ffi.a")).arg(&library);
+        run(linker.arg("libzeroport.so.0"));
         let dynamic = run(Command::new("readelf").arg("-d").arg(&library));
         assert!(dynamic.contains("soname: [libzeroport.so.0]"), "{dynamic}");
         let symbols = run(Command::new("nm").args(["-D", "--defined-only", "-P"]).arg(library));
