@@ -34,9 +34,13 @@ fn here(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
 }
 
+fn program_of(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
 /// Builds a C program from this folder; gives where it is.
 fn build(source: &Path, name: &str, library: Library, more: &[&str]) -> PathBuf {
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let program = program_of(name);
     let mut compiler = Command::new(std::env::var_os("CC").unwrap_or("cc".into()));
     compiler.args(STRICT).args(["-g", "-O1"]).args(more);
     compiler.arg("-I").arg(here("../include")).arg("-I").arg(here("tests"));
@@ -192,18 +196,37 @@ fn the_example_of_the_header_echoes() {
 }
 
 /// The C program is built with sanitizers, which see what the library does to the heap, too.
-fn run_sanitized(source: &'static str, name: &'static str) {
+fn run_sanitized(source: &'static str, name: &'static str) -> PathBuf {
     with_watchdog(move || {
         let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
         let program = build(&here(source), name, Library::Static, &sanitizers);
         // Leaks are looked for by ptrace, which is not allowed everywhere.
         run(Command::new(program).env("ASAN_OPTIONS", "detect_leaks=0"));
     });
+    program_of(name)
 }
 
 #[test]
 fn misuse_gives_a_status_and_never_a_crash() {
     run_sanitized("tests/misuse.c", "misuse");
+}
+
+/// A function that is declared and has no row is one that nobody has tried.
+#[test]
+fn every_function_with_every_bad_handle_and_pointer() {
+    let program = run_sanitized("tests/handles.c", "handles");
+    let listed = run(Command::new(program).arg("list"));
+    assert_eq!(listed.lines().collect::<BTreeSet<_>>(), declared());
+}
+
+#[test]
+fn calls_from_inside_of_handlers() {
+    run_sanitized("tests/inside.c", "inside");
+}
+
+#[test]
+fn a_process_without_descriptors_loses_nothing() {
+    run_sanitized("tests/scarce.c", "scarce");
 }
 
 #[test]
