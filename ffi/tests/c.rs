@@ -307,22 +307,22 @@ macro_rules! layout {
 fn layout_in_rust() -> Vec<String> {
     let mut lines = Vec::new();
     layout! { lines,
-        "zp_port" CPort {}
-        "zp_buffer" CBuffer {}
-        "zp_server" CServer {}
-        "zp_caller" CCaller {}
-        "zp_set" CSet {}
-        "zp_loop" CLoop {}
-        "zp_item" CItem {}
+        "zp_port" CPort { id }
+        "zp_buffer" CBuffer { id }
+        "zp_server" CServer { id }
+        "zp_caller" CCaller { id }
+        "zp_set" CSet { id }
+        "zp_loop" CLoop { id }
+        "zp_item" CItem { id }
         "zp_status" Status {}
-        "zp_channel_options" COptions { trust wait capacity limit cold reserved }
-        "zp_post" CPost { len items item_count tag reserved }
-        "zp_loan" CLoan { len opaque }
-        "zp_message" CMessage { len tag port_count buffer_count reserved opaque }
-        "zp_info" CPortInfo { max_in_ring sleeps is_trusted is_member }
-        "zp_credentials" CCredentials { gid pid pidfd }
-        "zp_event" CEvent { port kind status message }
-        "zp_handlers" CHandlers { on_message on_close on_error removed }
+        "zp_channel_options" COptions { size trust wait capacity limit cold reserved }
+        "zp_post" CPost { data len items item_count tag reserved }
+        "zp_loan" CLoan { data len opaque }
+        "zp_message" CMessage { data len tag port_count buffer_count reserved opaque }
+        "zp_info" CPortInfo { max_payload max_in_ring sleeps is_trusted is_member }
+        "zp_credentials" CCredentials { uid gid pid pidfd }
+        "zp_event" CEvent { user port kind status message }
+        "zp_handlers" CHandlers { size on_message on_close on_error removed }
     }
     let mut values = |names: [&str; 3], values: [u32; 3]| {
         let lines_of = names.into_iter().zip(values);
@@ -349,6 +349,54 @@ fn header_and_library_have_the_same_layout() {
         let in_c = run(&mut Command::new(program));
         assert_eq!(in_c.lines().collect::<Vec<_>>(), layout_in_rust());
     });
+}
+
+/// Every type, field and constant of the header, as `layout.c` would name it.
+fn named_in_the_header() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut structure = None;
+    for line in HEADER.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("typedef struct ") {
+            let name = name.trim_end_matches(" {");
+            names.insert(format!("size {name}"));
+            structure = Some(name);
+        } else if line.starts_with('}') {
+            structure = None;
+        } else if let (Some(structure), Some(field)) = (structure, field_of(line)) {
+            names.insert(format!("place {structure}.{field}"));
+        } else if let Some((name, _)) =
+            line.strip_prefix("#define ").and_then(|line| line.split_once(' '))
+            && !name.starts_with("ZP_VERSION")
+            && !name.ends_with("_INIT")
+        {
+            names.insert(format!("value {name}"));
+        }
+    }
+    names
+}
+
+/// The name that a line of a struct declares.
+fn field_of(line: &str) -> Option<&str> {
+    if line.starts_with("/*") || line.starts_with('*') {
+        return None;
+    }
+    let (declaration, _) = line.split_once(';')?;
+    let name = match declaration.split_once("(*") {
+        Some((_, function)) => function.split(')').next()?,
+        None => declaration.split('[').next()?.rsplit([' ', '*']).next()?,
+    };
+    Some(name)
+}
+
+#[test]
+fn all_of_the_header_has_its_place_in_the_layout() {
+    let known: BTreeSet<_> = layout_in_rust()
+        .iter()
+        .filter(|line| !line.starts_with("align ") && *line != "size zp_status 4")
+        .map(|line| line.rsplit_once(' ').unwrap().0.to_owned())
+        .collect();
+    assert!(known.len() > 70, "{known:?}");
+    assert_eq!(named_in_the_header(), known);
 }
 
 /// Compiled programs rely on all of it: `ZP_BLESS=1` writes it anew.
