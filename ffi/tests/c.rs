@@ -198,11 +198,24 @@ fn the_example_of_the_header_echoes() {
     });
 }
 
-/// The C program is built with sanitizers, which see what the library does to the heap, too.
-fn run_sanitized(source: &'static str, name: &'static str) -> PathBuf {
+/// Names what `ci/valgrind` has the programs of the suite run under, instead of the usual ways.
+const UNDER: &str = "ZEROPORT_C_UNDER";
+
+/// Runs a program that checks for itself: with sanitizers, which see what the library does to the heap, too, and with the
+/// shared library. Gives where it is.
+fn run_suite(source: &'static str, name: &'static str) -> PathBuf {
     with_watchdog(move || {
+        let source = here(source);
+        if let Ok(under) = std::env::var(UNDER) {
+            let program = build(&source, name, Library::Static, &[]);
+            let mut words = under.split(' ');
+            let mut command = Command::new(words.next().unwrap());
+            println!("{name}:\n{}", run(command.args(words).arg(program)));
+            return;
+        }
+        run(&mut Command::new(build(&source, &format!("{name}-shared"), Library::Shared, &[])));
         let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-        let program = build(&here(source), name, Library::Static, &sanitizers);
+        let program = build(&source, name, Library::Static, &sanitizers);
         // Leaks are looked for by ptrace, which is not allowed everywhere.
         run(Command::new(program).env("ASAN_OPTIONS", "detect_leaks=0"));
     });
@@ -211,45 +224,45 @@ fn run_sanitized(source: &'static str, name: &'static str) -> PathBuf {
 
 #[test]
 fn misuse_gives_a_status_and_never_a_crash() {
-    run_sanitized("tests/misuse.c", "misuse");
+    run_suite("tests/misuse.c", "misuse");
 }
 
 /// A function that is declared and has no row is one that nobody has tried.
 #[test]
 fn every_function_with_every_bad_handle_and_pointer() {
-    let program = run_sanitized("tests/handles.c", "handles");
+    let program = run_suite("tests/handles.c", "handles");
     let listed = run(Command::new(program).arg("list"));
     assert_eq!(listed.lines().collect::<BTreeSet<_>>(), declared());
 }
 
 #[test]
 fn calls_from_inside_of_handlers() {
-    run_sanitized("tests/inside.c", "inside");
+    run_suite("tests/inside.c", "inside");
 }
 
 #[test]
 fn a_process_without_descriptors_loses_nothing() {
-    run_sanitized("tests/scarce.c", "scarce");
+    run_suite("tests/scarce.c", "scarce");
 }
 
 #[test]
 fn posts_loans_batches_buffers_and_descriptors() {
-    run_sanitized("tests/posts.c", "posts");
+    run_suite("tests/posts.c", "posts");
 }
 
 #[test]
 fn sets_and_loops_tell_what_there_is() {
-    run_sanitized("tests/loops.c", "loops");
+    run_suite("tests/loops.c", "loops");
 }
 
 #[test]
 fn children_servers_and_callers() {
-    run_sanitized("tests/contact.c", "contact");
+    run_suite("tests/contact.c", "contact");
 }
 
 #[test]
 fn threads_get_in_one_at_a_time() {
-    run_sanitized("tests/threads.c", "threads");
+    run_suite("tests/threads.c", "threads");
 }
 
 /// The functions that the header declares.
