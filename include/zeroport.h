@@ -45,9 +45,9 @@
  * STATUSES
  *
  * Every function says how it went; ZP_OK is 0. A call that fails has changed nothing, and has filled
- * what it was to fill with zeros (a descriptor: with -1), unless its description says otherwise. Any
- * function can return ZP_BAD_ARGUMENT (a pointer is null where it may not be, or misaligned; there is
- * no such flag), ZP_INTERNAL, and those with a handle one of
+ * what it was to fill with zeros (a descriptor, a user, a group: with -1), unless its description says
+ * otherwise. Any function can return ZP_BAD_ARGUMENT (a pointer is null where it may not be, or
+ * misaligned; there is no such flag), ZP_INTERNAL, and those with a handle one of
  *
  *      ZP_BAD_HANDLE     zero, made up, of another kind, of another process, or gone so long that
  *                        nobody knows
@@ -69,7 +69,8 @@
  *
  * FORK
  *
- * A forked child cannot use its parent's handles (ZP_DETACHED), and the parent notices nothing of it.
+ * A forked child cannot use its parent's handles (ZP_DETACHED). It can close, free and release them,
+ * which gives back its own copies (ZP_OK). The parent notices nothing of either.
  * If the process had several threads, the child may call nothing of this header before exec.
  */
 #ifndef ZEROPORT_H

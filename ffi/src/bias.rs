@@ -68,6 +68,14 @@ pub(crate) fn become_owner() -> Option<&'static Owner> {
     Some(owner)
 }
 
+/// In a forked child: its parent's places are nobody's here, whichever thread they belonged to.
+pub(crate) fn disinherit() {
+    ME.set(None);
+    if let Ok(mut spare) = SPARE.try_lock() {
+        spare.clear();
+    }
+}
+
 impl Owner {
     /// Says that this thread is in a place, if it owns that: `owns` looks.
     #[inline(always)]

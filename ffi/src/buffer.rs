@@ -130,9 +130,10 @@ pub unsafe extern "C" fn zp_buffer_write(
 ) -> Status {
     call(|| {
         // SAFETY: A1.
-        let data = unsafe { place(data) }?.write(ptr::null_mut());
+        let data = unsafe { place(data) }.map(|data| data.write(ptr::null_mut()));
         // SAFETY: A1.
-        let len = unsafe { place(len) }?.write(0);
+        let len = unsafe { place(len) }.map(|len| len.write(0));
+        let (data, len) = (data?, len?);
         match &mut *BUFFERS.enter(buffer.id)? {
             Bytes::Open(buffer) => {
                 *len = buffer.len();
@@ -158,9 +159,10 @@ pub unsafe extern "C" fn zp_buffer_read(
 ) -> Status {
     call(|| {
         // SAFETY: A1.
-        let data = unsafe { place(data) }?.write(ptr::null());
+        let data = unsafe { place(data) }.map(|data| data.write(ptr::null()));
         // SAFETY: A1.
-        let len = unsafe { place(len) }?.write(0);
+        let len = unsafe { place(len) }.map(|len| len.write(0));
+        let (data, len) = (data?, len?);
         let visit = BUFFERS.enter(buffer.id)?;
         let bytes = visit.read()?;
         *len = bytes.len();
@@ -196,7 +198,7 @@ pub extern "C" fn zp_buffer_seal(buffer: CBuffer) -> Status {
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_buffer_free(buffer: CBuffer) -> Status {
     call(|| {
-        drop(BUFFERS.enter(buffer.id)?.leave(Gone::Closed));
+        drop(BUFFERS.enter_to_give_back(buffer.id)?.leave(Gone::Closed));
         Ok(())
     })
 }

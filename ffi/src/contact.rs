@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{OsStr, c_char, c_int};
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -49,12 +49,23 @@ impl CCredentials {
     const NONE: Self = Self { uid: u32::MAX, gid: u32::MAX, pid: 0, pidfd: -1 };
 
     fn of(found: Credentials) -> Self {
-        Self {
-            uid: found.uid,
-            gid: found.gid,
-            pid: found.pid.and_then(|pid| pid.try_into().ok()).unwrap_or(0),
-            pidfd: found.pidfd.map_or(-1, IntoRawFd::into_raw_fd),
-        }
+        let told = Self::without_pidfd(&found);
+        Self { pidfd: found.pidfd.map_or(-1, IntoRawFd::into_raw_fd), ..told }
+    }
+
+    /// What somebody else keeps, with a copy of the descriptor in the place of `room`: so this cannot fail for want of one.
+    fn copy(found: &Credentials, room: OwnedFd) -> Self {
+        let copied = found.pidfd.as_ref().is_some_and(|pidfd| {
+            // SAFETY: takes three numbers; the second one is ours, whatever it stood for.
+            unsafe { libc::dup3(pidfd.as_raw_fd(), room.as_raw_fd(), libc::O_CLOEXEC) >= 0 }
+        });
+        let pidfd = if copied { room.into_raw_fd() } else { -1 };
+        Self { pidfd, ..Self::without_pidfd(found) }
+    }
+
+    fn without_pidfd(found: &Credentials) -> Self {
+        let pid = found.pid.and_then(|pid| pid.try_into().ok()).unwrap_or(0);
+        Self { uid: found.uid, gid: found.gid, pid, pidfd: -1 }
     }
 }
 
@@ -178,13 +189,17 @@ unsafe fn accept(
 ) -> Status {
     call(|| {
         // SAFETY: A1.
-        let place = unsafe { place(caller) }?.write(CCaller { id: 0 });
+        let place = unsafe { place(caller) }.map(|place| place.write(CCaller { id: 0 }));
         // SAFETY: A1.
-        let wanted = unsafe { wanted(credentials) }?;
-        let accepted = how(&*SERVERS.enter(server.id)?)?;
-        if let Some(place) = wanted {
-            let found = accepted.credentials().try_clone();
-            *place = CCredentials::of(found.map_err(|error| Failure::system(&error))?);
+        let wanted = unsafe { wanted(credentials) };
+        let (place, wanted) = (place?, wanted?);
+        let server = SERVERS.enter(server.id)?;
+        // Before there is a caller, who could not wait for the next try.
+        let room = wanted.as_ref().map(|_| server.as_fd().try_clone_to_owned()).transpose();
+        let room = room.map_err(|error| Failure::system(&error))?;
+        let accepted = how(&server)?;
+        if let Some((place, room)) = wanted.zip(room) {
+            *place = CCredentials::copy(accepted.credentials(), room);
         }
         place.id = CALLERS.insert(accepted, ())?;
         Ok(())
@@ -216,7 +231,7 @@ pub unsafe extern "C" fn zp_caller_admit(
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_caller_refuse(caller: CCaller) -> Status {
     call(|| {
-        CALLERS.enter(caller.id)?.leave(Gone::Closed).refuse();
+        CALLERS.enter_to_give_back(caller.id)?.leave(Gone::Closed).refuse();
         Ok(())
     })
 }
@@ -225,7 +240,7 @@ pub extern "C" fn zp_caller_refuse(caller: CCaller) -> Status {
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_server_close(server: CServer) -> Status {
     call(|| {
-        drop(SERVERS.enter(server.id)?.leave(Gone::Closed));
+        drop(SERVERS.enter_to_give_back(server.id)?.leave(Gone::Closed));
         Ok(())
     })
 }
@@ -276,9 +291,10 @@ unsafe fn connect(
 ) -> Status {
     call(|| {
         // SAFETY: A1.
-        let place = unsafe { place(port) }?.write(CPort { id: 0 });
+        let place = unsafe { place(port) }.map(|place| place.write(CPort { id: 0 }));
         // SAFETY: A1.
-        let wanted = unsafe { wanted(credentials) }?;
+        let wanted = unsafe { wanted(credentials) };
+        let (place, wanted) = (place?, wanted?);
         // SAFETY: A1.
         let address = unsafe { self::address(address) }?;
         // SAFETY: A1.

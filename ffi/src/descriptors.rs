@@ -45,9 +45,11 @@ pub unsafe extern "C" fn zp_port_detach(
 ) -> Status {
     call(|| {
         // SAFETY: A1.
-        let count = unsafe { place(count) }?.write(0);
+        let count = unsafe { place(count) }.map(|count| count.write(0));
         // SAFETY: A1.
-        let ticket = unsafe { place(ticket.cast::<[u8; TICKET_LEN]>()) }?.write([0; TICKET_LEN]);
+        let ticket = unsafe { place(ticket.cast::<[u8; TICKET_LEN]>()) };
+        let ticket = ticket.map(|ticket| ticket.write([0; TICKET_LEN]));
+        let (count, ticket) = (count?, ticket?);
         let is_trusted = is_trusted(trust)?;
         // SAFETY: A1.
         let places = unsafe { places(fds, capacity) }?;

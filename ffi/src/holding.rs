@@ -173,7 +173,7 @@ pub(crate) fn spend(id: u64) {
 /// Enters a member, in which nobody waits.
 pub(crate) fn enter_member(id: u64) -> Option<Visit<Port, Ending>> {
     loop {
-        match PORTS.enter(id) {
+        match PORTS.enter_to_give_back(id) {
             Ok(visit) => return Some(visit),
             Err(Failure { status: Status::Busy, .. }) => std::thread::yield_now(),
             Err(_) => return None,

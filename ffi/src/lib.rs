@@ -15,12 +15,14 @@
 //! * **A5** No panic crosses into C: every function runs inside `boundary::call`, but for the usual post, receive and release
 //!   (`…_at_once`), where one would end the process.
 //! * **A6** A C program that gives descriptors to be adopted owns them; one that says trusted answers for that.
+//! * **A7** In a forked child the handles of its parent lead nowhere, but for what gives back the child's copies.
 
 mod bias;
 mod boundary;
 mod buffer;
 mod contact;
 mod descriptors;
+mod forks;
 mod handlers;
 mod held;
 mod holding;

@@ -99,10 +99,9 @@ unsafe fn reserve(
     })
 }
 
-/// The port of a loan.
-fn find(loan: &CLoan) -> Result<Visit<Port, Ending>, Failure> {
-    let [port, number] = loan.opaque;
-    let visit = PORTS.enter(port)?;
+/// The port of a loan, once entered.
+fn find(loan: &CLoan, visit: Visit<Port, Ending>) -> Result<Visit<Port, Ending>, Failure> {
+    let [_, number] = loan.opaque;
     match () {
         () if visit.loan.is_some() && number == visit.loans => Ok(visit),
         () if (1..=visit.loans).contains(&number) => Err(Status::Freed.into()),
@@ -129,7 +128,7 @@ pub unsafe extern "C" fn zp_loan_publish(
         let given = unsafe { item(loan) }?;
         // SAFETY: A1.
         let list = unsafe { list(items, item_count) }?;
-        let mut visit = find(given)?;
+        let mut visit = find(given, PORTS.enter(given.opaque[0])?)?;
         if visit.loan.as_ref().is_none_or(|room| len > room.len()) {
             return Err(Status::TooLarge.into());
         }
@@ -158,7 +157,8 @@ pub unsafe extern "C" fn zp_loan_publish(
 pub unsafe extern "C" fn zp_loan_cancel(loan: *mut CLoan) -> Status {
     call(|| {
         // SAFETY: A1.
-        drop(find(unsafe { item(loan) }?)?.loan.take());
+        let given = unsafe { item(loan) }?;
+        drop(find(given, PORTS.enter_to_give_back(given.opaque[0])?)?.loan.take());
         // SAFETY: A1.
         unsafe { place(loan) }?.write(CLoan::NONE);
         Ok(())

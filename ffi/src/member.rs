@@ -133,6 +133,14 @@ pub(crate) fn with_held<R>(
     with(&mut table_of(receiver)?.enter(receiver)?.held)
 }
 
+/// As [`with_held`], to release some.
+pub(crate) fn with_held_to_release(
+    receiver: u64,
+    with: impl FnOnce(&mut Held) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    with(&mut table_of(receiver)?.enter_to_give_back(receiver)?.held)
+}
+
 /// Makes a set or loop, from each of whose members come so many messages at a time.
 pub(crate) fn new(table: &'static Gatherings, batch: Option<usize>) -> Result<u64, Failure> {
     let mut set = PortSet::new().map_err(wait_failure)?;
@@ -286,8 +294,10 @@ type Both = (Visit<Gathering, Anytime>, Visit<holding::Port, holding::Ending>);
 
 /// Enters a set or loop, and one of its members.
 fn enter_both(table: &'static Gatherings, id: u64, port: u64) -> Result<Both, Failure> {
-    let visit = table.enter(id)?;
-    let member = PORTS.enter(port)?;
+    is_in((table.enter(id)?, PORTS.enter(port)?), id)
+}
+
+fn is_in((visit, member): Both, id: u64) -> Result<Both, Failure> {
     match member.membership() {
         Some(membership) if membership.of == id => Ok((visit, member)),
         _ => Err(Status::Stranger.into()),
@@ -307,7 +317,9 @@ pub(crate) fn remove(table: &'static Gatherings, id: u64, port: u64) -> Result<(
 
 /// Closes a member.
 pub(crate) fn close(membership: Membership, port: u64) -> Result<(), Failure> {
-    let (mut visit, leaving) = enter_both(table_of(membership.of)?, membership.of, port)?;
+    let Membership { of } = membership;
+    let both = (table_of(of)?.enter_to_give_back(of)?, PORTS.enter_to_give_back(port)?);
+    let (mut visit, leaving) = is_in(both, of)?;
     let closing = visit.take_out(port)?;
     drop(leaving.leave(Gone::Closed));
     let listener = visit.listeners.remove(&port);
@@ -340,7 +352,7 @@ pub(crate) fn pause(
 
 /// Closes a set or loop with all its members.
 pub(crate) fn close_all(table: &'static Gatherings, id: u64) -> Result<(), Failure> {
-    let visit = table.enter(id)?;
+    let visit = table.enter_to_give_back(id)?;
     if visit.is_running {
         return Err(Status::Busy.into());
     }

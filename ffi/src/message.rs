@@ -72,6 +72,18 @@ pub(crate) fn with_held<R>(
     member::with_held(receiver, with)
 }
 
+/// As [`with_held`], to release some.
+#[inline(always)]
+fn with_held_to_release(
+    receiver: u64,
+    with: impl FnOnce(&mut Held) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    if PORTS.is_of(receiver) {
+        return with(&mut PORTS.enter_to_give_back(receiver)?.held);
+    }
+    member::with_held_to_release(receiver, with)
+}
+
 /// Takes the ports out of a message.
 ///
 /// # Safety
@@ -190,7 +202,7 @@ pub unsafe extern "C" fn zp_message_release(message: *mut CMessage) -> Status {
     call(|| {
         // SAFETY: A1: it is the caller's, and was received or filled with zeros.
         let [from, number] = unsafe { opaque(message) }?;
-        with_held(from, |held| held.release(number))?;
+        with_held_to_release(from, |held| held.release(number))?;
         // SAFETY: A1.
         unsafe { place(message) }?.write(CMessage::NONE);
         Ok(())
@@ -231,7 +243,7 @@ pub unsafe extern "C" fn zp_messages_release(messages: *mut CMessage, count: usi
             let same = messages.iter().take_while(|message| message.opaque[0] == from).count();
             let (those, others) = messages.split_at_mut(same);
             messages = others;
-            let released = with_held(from, |held| release_all(held, those));
+            let released = with_held_to_release(from, |held| release_all(held, those));
             failure = failure.or(released.err());
         }
         failure.map_or(Ok(()), Err)

@@ -188,12 +188,17 @@ unsafe fn invoke(
     };
     let body = || {
         // SAFETY: A1.
-        let place = unsafe { place(replies) }?.write(CPort { id: 0 });
+        let place = unsafe { place(replies) }?;
         // SAFETY: A1, passed on.
         let reply: Reply = unsafe { give_away_named(port, name, post, send) }?;
-        place.id = holding::hold(reply.into_port())?;
+        place.write(CPort { id: holding::hold(reply.into_port())? });
         Ok(())
     };
+    // Whatever else is wrong.
+    // SAFETY: A1.
+    if let Ok(place) = unsafe { place(replies) } {
+        place.write(CPort { id: 0 });
+    }
     // SAFETY: A1, passed on.
     unsafe { blaming(bad_index, body) }
 }

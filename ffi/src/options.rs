@@ -72,6 +72,9 @@ fn from_c(given: &COptions) -> Result<ChannelOptions, Failure> {
         .capacities(capacity[0], capacity[1])
         .limits(limit[0], limit[1])
         .wait_strategy(strategy(given.wait)?);
+    if given.reserved != 0 {
+        return Err(Status::BadArgument.into());
+    }
     options = match given.trust {
         0 => options,
         1 => options.trust(Trust::Trusted),

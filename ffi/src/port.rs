@@ -226,7 +226,7 @@ pub extern "C" fn zp_port_shutdown(port: CPort) -> Status {
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_port_close(port: CPort) -> Status {
     call(|| {
-        let visit = PORTS.enter(port.id)?;
+        let visit = PORTS.enter_to_give_back(port.id)?;
         if let Some(membership) = visit.membership() {
             drop(visit);
             return member::close(membership, port.id);

@@ -194,7 +194,7 @@ unsafe fn post_with(
         // SAFETY: A1.
         let post = unsafe { item(post) }?;
         // SAFETY: A1.
-        let bytes = unsafe { items(post.data.cast::<u8>(), post.len) }?;
+        let bytes = unsafe { payload(post) }?;
         // SAFETY: A1.
         let list = unsafe { list(post.items, post.item_count) }?;
         PORTS.enter(port.id)?.sending(port.id, |sender| {
@@ -208,6 +208,19 @@ unsafe fn post_with(
     };
     // SAFETY: A1, passed on.
     unsafe { blaming(bad_index, body) }
+}
+
+/// The bytes of a message that is as it must be.
+///
+/// # Safety
+///
+/// A1: `post` is good for what it says.
+unsafe fn payload(post: &CPost) -> Result<&[u8], Failure> {
+    if post.reserved != 0 {
+        return Err(Status::BadArgument.into());
+    }
+    // SAFETY: A1.
+    unsafe { items(post.data.cast::<u8>(), post.len) }
 }
 
 /// Runs a body that may fail for the sake of something in a list.
@@ -376,7 +389,7 @@ unsafe fn post_all(
         // Nothing is posted before all was looked at.
         for post in posts {
             // SAFETY: A1.
-            unsafe { items(post.data.cast::<u8>(), post.len) }?;
+            unsafe { payload(post) }?;
             if post.item_count > 0 {
                 return Err(Status::BadArgument.into());
             }

@@ -28,9 +28,10 @@ pub unsafe extern "C" fn zp_spawn(
 ) -> Status {
     call(|| {
         // SAFETY: A1.
-        let place_of_port = unsafe { place(port) }?.write(CPort { id: 0 });
+        let place_of_port = unsafe { place(port) }.map(|port| port.write(CPort { id: 0 }));
         // SAFETY: A1.
-        let place_of_pid = unsafe { place(pid) }?.write(0);
+        let place_of_pid = unsafe { place(pid) }.map(|pid| pid.write(0));
+        let (place_of_port, place_of_pid) = (place_of_port?, place_of_pid?);
         // SAFETY: A1.
         let options = unsafe { self::options(options) }?;
         // SAFETY: A1.

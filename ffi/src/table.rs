@@ -16,10 +16,11 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::{Deref, DerefMut};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::bias::{self, Inside, Owner};
+use crate::forks;
 use crate::status::{Failure, Status};
 
 /// Places that were left before the first of them is let again.
@@ -78,6 +79,9 @@ struct Place<T, O> {
     owner: AtomicPtr<Owner>,
     /// From `Box::into_raw` while the place is idle or busy; whoever is inside has it.
     tenant: UnsafeCell<*mut T>,
+    /// The forks that were counted when its tenant came: fewer than now in a forked child that has only a copy. Relaxed: it
+    /// was written before the word that lets anybody in.
+    forks: AtomicU32,
     /// Of who has made the place busy: which thread came last, and how often in a row.
     streak: UnsafeCell<(usize, u32)>,
     outside: Mutex<Option<O>>,
@@ -104,10 +108,12 @@ impl<T: 'static, O: 'static> Table<T, O> {
 
     /// Gives something a handle, which is never 0. Drops it if there are too many.
     pub(crate) fn insert(&'static self, tenant: T, outside: O) -> Result<u64, Failure> {
+        forks::watch()?;
         let tenant = Box::new(tenant);
         let (index, generation) = self.let_place()?;
         let place = self.place(self.kind | index as u64).ok_or(Status::Internal)?;
         *lock(&place.outside) = Some(outside);
+        place.forks.store(forks::count(), Ordering::Relaxed);
         // SAFETY: nobody comes in before the word says so: its generation was never there.
         unsafe { *place.tenant.get() = Box::into_raw(tenant) };
         // Release: partner of the Acquire in `enter_busily`.
@@ -157,6 +163,17 @@ impl<T: 'static, O: 'static> Table<T, O> {
     /// Begins to use what a handle leads to, unless another thread does.
     #[inline(always)]
     pub(crate) fn enter(&'static self, id: u64) -> Result<Visit<T, O>, Failure> {
+        let visit = self.enter_to_give_back(id)?;
+        // A fork takes the places from their owners.
+        if visit.inside.is_none() && visit.place.is_copy() {
+            return Err(Status::Detached.into());
+        }
+        Ok(visit)
+    }
+
+    /// As [`enter`](Self::enter), also in a forked child, to give its copy back.
+    #[inline(always)]
+    pub(crate) fn enter_to_give_back(&'static self, id: u64) -> Result<Visit<T, O>, Failure> {
         let place = self.place(id).ok_or(Status::BadHandle)?;
         let inside = place.enter_as_owner(id);
         if inside.is_none() {
@@ -218,6 +235,9 @@ impl<T: 'static, O: 'static> Table<T, O> {
         let outside = lock(&place.outside);
         // Who left meanwhile has emptied it first, and who came then has another generation.
         self.check(id)?;
+        if place.is_copy() {
+            return Err(Status::Detached.into());
+        }
         outside.as_ref().map(with).ok_or_else(|| Status::Freed.into())
     }
 }
@@ -226,6 +246,12 @@ impl<T, O> Place<T, O> {
     #[inline(always)]
     fn address(&self) -> *mut () {
         ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// Whether a fork has copied its tenant.
+    #[inline(always)]
+    fn is_copy(&self) -> bool {
+        self.forks.load(Ordering::Relaxed) != forks::count()
     }
 
     /// Enters if this thread owns the place, and the handle leads here.
@@ -294,6 +320,7 @@ fn new_chunk<T, O>() -> *mut Place<T, O> {
         word: AtomicU64::new(0),
         owner: AtomicPtr::new(ptr::null_mut()),
         tenant: UnsafeCell::new(ptr::null_mut()),
+        forks: AtomicU32::new(0),
         streak: UnsafeCell::new((0, 0)),
         outside: Mutex::new(None),
     };

@@ -4,6 +4,9 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+#[path = "c/interop.rs"]
+mod interop;
+
 use std::collections::BTreeSet;
 use std::mem::offset_of;
 use std::path::{Path, PathBuf};
@@ -35,9 +38,13 @@ fn here(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
 }
 
+fn program_of(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
 /// Builds a C program from this folder; gives where it is.
 fn build(source: &Path, name: &str, library: Library, more: &[&str]) -> PathBuf {
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let program = program_of(name);
     let mut compiler = Command::new(std::env::var_os("CC").unwrap_or("cc".into()));
     compiler.args(STRICT).args(["-g", "-O1"]).args(more);
     compiler.arg("-I").arg(here("../include")).arg("-I").arg(here("tests"));
@@ -192,39 +199,71 @@ fn the_example_of_the_header_echoes() {
     });
 }
 
-/// The C program is built with sanitizers, which see what the library does to the heap, too.
-fn run_sanitized(source: &'static str, name: &'static str) {
+/// Names what `ci/valgrind` has the programs of the suite run under, instead of the usual ways.
+const UNDER: &str = "ZEROPORT_C_UNDER";
+
+/// Runs a program that checks for itself: with sanitizers, which see what the library does to the heap, too, and with the
+/// shared library. Gives where it is.
+fn run_suite(source: &'static str, name: &'static str) -> PathBuf {
     with_watchdog(move || {
+        let source = here(source);
+        if let Ok(under) = std::env::var(UNDER) {
+            let program = build(&source, name, Library::Static, &[]);
+            let mut words = under.split(' ');
+            let mut command = Command::new(words.next().unwrap());
+            println!("{name}:\n{}", run(command.args(words).arg(program)));
+            return;
+        }
+        run(&mut Command::new(build(&source, &format!("{name}-shared"), Library::Shared, &[])));
         let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-        let program = build(&here(source), name, Library::Static, &sanitizers);
+        let program = build(&source, name, Library::Static, &sanitizers);
         // Leaks are looked for by ptrace, which is not allowed everywhere.
         run(Command::new(program).env("ASAN_OPTIONS", "detect_leaks=0"));
     });
+    program_of(name)
 }
 
 #[test]
 fn misuse_gives_a_status_and_never_a_crash() {
-    run_sanitized("tests/misuse.c", "misuse");
+    run_suite("tests/misuse.c", "misuse");
+}
+
+/// A function that is declared and has no row is one that nobody has tried.
+#[test]
+fn every_function_with_every_bad_handle_and_pointer() {
+    let program = run_suite("tests/handles.c", "handles");
+    let listed = run(Command::new(program).arg("list"));
+    assert_eq!(listed.lines().collect::<BTreeSet<_>>(), declared());
+}
+
+#[test]
+fn calls_from_inside_of_handlers() {
+    run_suite("tests/inside.c", "inside");
+}
+
+#[test]
+fn a_process_without_descriptors_loses_nothing() {
+    run_suite("tests/scarce.c", "scarce");
 }
 
 #[test]
 fn posts_loans_batches_buffers_and_descriptors() {
-    run_sanitized("tests/posts.c", "posts");
+    run_suite("tests/posts.c", "posts");
 }
 
 #[test]
 fn sets_and_loops_tell_what_there_is() {
-    run_sanitized("tests/loops.c", "loops");
+    run_suite("tests/loops.c", "loops");
 }
 
 #[test]
 fn children_servers_and_callers() {
-    run_sanitized("tests/contact.c", "contact");
+    run_suite("tests/contact.c", "contact");
 }
 
 #[test]
 fn threads_get_in_one_at_a_time() {
-    run_sanitized("tests/threads.c", "threads");
+    run_suite("tests/threads.c", "threads");
 }
 
 /// Requests of Rust to C and of C to Rust.
@@ -274,7 +313,7 @@ fn names_among_strangers() {
 
 #[test]
 fn names_and_requests_are_checked() {
-    run_sanitized("tests/names.c", "names");
+    run_suite("tests/names.c", "names");
 }
 
 /// The functions that the header declares.
@@ -332,23 +371,23 @@ macro_rules! layout {
 fn layout_in_rust() -> Vec<String> {
     let mut lines = Vec::new();
     layout! { lines,
-        "zp_port" CPort {}
-        "zp_buffer" CBuffer {}
-        "zp_server" CServer {}
-        "zp_caller" CCaller {}
-        "zp_set" CSet {}
-        "zp_loop" CLoop {}
-        "zp_item" CItem {}
+        "zp_port" CPort { id }
+        "zp_buffer" CBuffer { id }
+        "zp_server" CServer { id }
+        "zp_caller" CCaller { id }
+        "zp_set" CSet { id }
+        "zp_loop" CLoop { id }
+        "zp_item" CItem { id }
         "zp_status" Status {}
-        "zp_channel_options" COptions { trust wait capacity limit cold reserved }
-        "zp_post" CPost { len items item_count tag reserved }
-        "zp_loan" CLoan { len opaque }
-        "zp_message" CMessage { len tag port_count buffer_count reserved opaque }
-        "zp_named" CNamed { name_len data len tag is_request }
-        "zp_info" CPortInfo { max_in_ring sleeps is_trusted is_member }
-        "zp_credentials" CCredentials { gid pid pidfd }
-        "zp_event" CEvent { port kind status message }
-        "zp_handlers" CHandlers { on_message on_close on_error removed }
+        "zp_channel_options" COptions { size trust wait capacity limit cold reserved }
+        "zp_post" CPost { data len items item_count tag reserved }
+        "zp_loan" CLoan { data len opaque }
+        "zp_message" CMessage { data len tag port_count buffer_count reserved opaque }
+        "zp_named" CNamed { name name_len data len tag is_request }
+        "zp_info" CPortInfo { max_payload max_in_ring sleeps is_trusted is_member }
+        "zp_credentials" CCredentials { uid gid pid pidfd }
+        "zp_event" CEvent { user port kind status message }
+        "zp_handlers" CHandlers { size on_message on_close on_error removed }
     }
     let mut values = |names: [&str; 3], values: [u32; 3]| {
         let lines_of = names.into_iter().zip(values);
@@ -376,6 +415,54 @@ fn header_and_library_have_the_same_layout() {
         let in_c = run(&mut Command::new(program));
         assert_eq!(in_c.lines().collect::<Vec<_>>(), layout_in_rust());
     });
+}
+
+/// Every type, field and constant of the header, as `layout.c` would name it.
+fn named_in_the_header() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut structure = None;
+    for line in HEADER.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("typedef struct ") {
+            let name = name.trim_end_matches(" {");
+            names.insert(format!("size {name}"));
+            structure = Some(name);
+        } else if line.starts_with('}') {
+            structure = None;
+        } else if let (Some(structure), Some(field)) = (structure, field_of(line)) {
+            names.insert(format!("place {structure}.{field}"));
+        } else if let Some((name, _)) =
+            line.strip_prefix("#define ").and_then(|line| line.split_once(' '))
+            && !name.starts_with("ZP_VERSION")
+            && !name.ends_with("_INIT")
+        {
+            names.insert(format!("value {name}"));
+        }
+    }
+    names
+}
+
+/// The name that a line of a struct declares.
+fn field_of(line: &str) -> Option<&str> {
+    if line.starts_with("/*") || line.starts_with('*') {
+        return None;
+    }
+    let (declaration, _) = line.split_once(';')?;
+    let name = match declaration.split_once("(*") {
+        Some((_, function)) => function.split(')').next()?,
+        None => declaration.split('[').next()?.rsplit([' ', '*']).next()?,
+    };
+    Some(name)
+}
+
+#[test]
+fn all_of_the_header_has_its_place_in_the_layout() {
+    let known: BTreeSet<_> = layout_in_rust()
+        .iter()
+        .filter(|line| !line.starts_with("align ") && *line != "size zp_status 4")
+        .map(|line| line.rsplit_once(' ').unwrap().0.to_owned())
+        .collect();
+    assert!(known.len() > 70, "{known:?}");
+    assert_eq!(named_in_the_header(), known);
 }
 
 /// Compiled programs rely on all of it: `ZP_BLESS=1` writes it anew.

@@ -242,7 +242,7 @@ static void loops(void) {
         EXPECT(ZP_OK, zp_port_post(far[index], "first", 5));
         EXPECT(ZP_OK, zp_port_post(far[index], "second", 6));
     }
-    EXPECT(ZP_OK, zp_loop_run_until(loop, 1));
+    EXPECT(ZP_OK, zp_loop_run_ready(loop));
     HOLDS(listeners[1].messages == 1 && listeners[1].closes == 0 && listeners[1].removes == 1);
     EXPECT(ZP_CLOSED, zp_port_recv(far[1], &message));
     HOLDS(listeners[2].messages == 1 && listeners[2].removes == 1);
@@ -257,17 +257,21 @@ static void loops(void) {
     HOLDS(is_readable(fd));
     EXPECT(ZP_FINISHED, zp_loop_run_ready(loop));
     HOLDS(listeners[3].messages == 1 && listeners[3].removes == 0);
+    EXPECT(ZP_OK, zp_port_post(far[3], "stop", 4));
+    EXPECT(ZP_FINISHED, zp_loop_run_until(loop, 50000)); /* long before the time is up */
+    HOLDS(listeners[3].messages == 2);
 
     /* Paused from inside: what comes then waits. */
     listeners[3].then = pause_itself;
     EXPECT(ZP_OK, zp_port_post(far[3], "a", 1));
     EXPECT(ZP_OK, zp_port_post(far[3], "b", 1));
+    EXPECT(ZP_OK, zp_loop_run_ready(loop));
     EXPECT(ZP_OK, zp_loop_run_until(loop, 1));
-    HOLDS(listeners[3].messages == 2);
+    HOLDS(listeners[3].messages == 3);
     listeners[3].then = echo;
     EXPECT(ZP_OK, zp_loop_resume(loop, near[3]));
     EXPECT(ZP_OK, zp_loop_run_once(loop));
-    HOLDS(listeners[3].messages == 3);
+    HOLDS(listeners[3].messages == 4);
     EXPECT(ZP_OK, zp_port_recv(far[3], &message));
     EXPECT(ZP_OK, zp_message_release(&message));
     EXPECT(ZP_OK, zp_loop_wake(loop));

@@ -1,9 +1,7 @@
 /* Every function with arguments that it has to refuse: a status each time, and nothing is lost. */
 #define _DEFAULT_SOURCE
 
-#include <errno.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -432,55 +430,6 @@ static void in_a_fork(void) {
     EXPECT(ZP_OK, zp_port_close(other));
 }
 
-static void no_descriptors(void) {
-    zp_port port, other, one, far, list[2];
-    zp_message message;
-    size_t count, len = (size_t)1 << 20;
-    char *large = calloc(1, len);
-    struct rlimit usual, none;
-    channel(&port, &other, 0);
-    channel(&one, &far, 0);
-    EXPECT(ZP_OK, give(port, &one, 1, NULL));
-    EXPECT(ZP_OK, zp_port_post(port, large, len));
-    free(large);
-    HOLDS(getrlimit(RLIMIT_NOFILE, &usual) == 0);
-    none = usual;
-    none.rlim_cur = 3;
-    HOLDS(setrlimit(RLIMIT_NOFILE, &none) == 0);
-
-    errno = 0;
-    EXPECT(ZP_SYSTEM, make_channel(list, 0));
-    HOLDS(errno == EMFILE && list[0].id == 0 && list[1].id == 0);
-    EXPECT(ZP_OK, zp_port_recv(other, &message));
-    HOLDS(message.port_count == 1);
-    errno = 0;
-    EXPECT(ZP_SYSTEM, zp_message_take_ports(&message, list, 2, &count));
-    HOLDS(errno == EMFILE && count == 0 && message.port_count == 1);
-
-    HOLDS(setrlimit(RLIMIT_NOFILE, &usual) == 0);
-    EXPECT(ZP_OK, zp_message_take_ports(&message, list, 2, &count));
-    HOLDS(count == 1);
-    works(list[0], far);
-    EXPECT(ZP_OK, zp_message_release(&message));
-
-    /* A large message has memory of its own, and a descriptor. */
-    HOLDS(setrlimit(RLIMIT_NOFILE, &none) == 0);
-    for (count = 0; count < 3; count++) {
-        errno = 0;
-        EXPECT(ZP_SYSTEM, zp_port_try_recv(other, &message));
-        HOLDS(errno == EMFILE && is_empty(&message));
-    }
-    HOLDS(setrlimit(RLIMIT_NOFILE, &usual) == 0);
-    EXPECT(ZP_OK, zp_port_recv(other, &message));
-    HOLDS(message.len == len && (uintptr_t)message.data % 16 == 0);
-    EXPECT(ZP_OK, zp_message_release(&message));
-    works(port, other);
-    close_all(list, 1);
-    EXPECT(ZP_OK, zp_port_close(far));
-    EXPECT(ZP_OK, zp_port_close(port));
-    EXPECT(ZP_OK, zp_port_close(other));
-}
-
 static void no_parent(void) {
     zp_port port = {77};
     HOLDS(unsetenv("ZEROPORT_PARENT") == 0);
@@ -503,7 +452,6 @@ int main(void) {
     messages(ZP_TRUST_UNTRUSTED);
     a_port_that_is_none();
     in_a_fork();
-    no_descriptors();
     no_parent();
     return 0;
 }

@@ -64,6 +64,9 @@ static void options(void) {
     options.cold = 2;
     EXPECT(ZP_BAD_ARGUMENT, zp_channel_new(ends, &options));
     options.cold = 0;
+    options.reserved = 1;
+    EXPECT(ZP_BAD_ARGUMENT, zp_channel_new(ends, &options));
+    options.reserved = 0;
     options.size = sizeof options - 1;
     EXPECT(ZP_BAD_ARGUMENT, zp_channel_new(ends, &options));
     options.size = 0;
@@ -180,6 +183,10 @@ static void batches(void) {
     posts[1] = a_post(NULL, 1, NULL, 0);
     EXPECT(ZP_BAD_ARGUMENT, zp_port_post_all(one, posts, 2, &count));
     EXPECT(ZP_BAD_ARGUMENT, zp_port_post_all(one, NULL, 1, NULL));
+    posts[1] = a_post("x", 1, NULL, 0);
+    posts[1].reserved = 1;
+    EXPECT(ZP_BAD_ARGUMENT, zp_port_post_all(one, posts, 2, &count));
+    EXPECT(ZP_BAD_ARGUMENT, zp_port_try_post_with(one, &posts[1], NULL));
     EXPECT(ZP_OK, zp_port_post_all(one, NULL, 0, &count));
     HOLDS(count == 0);
     EXPECT(ZP_EMPTY, zp_port_try_recv(other, &copy));

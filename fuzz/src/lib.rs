@@ -2,6 +2,7 @@
 //! run every kept input again without a fuzzer.
 
 mod attach;
+mod c_calls;
 mod carrier;
 mod envelope;
 mod hostile;
@@ -11,6 +12,7 @@ mod queue;
 mod record;
 
 pub use attach::attach;
+pub use c_calls::c_calls;
 pub use carrier::carrier;
 pub use envelope::envelope;
 pub use hostile::{hostile, hostile_race};
@@ -23,8 +25,9 @@ pub use record::record;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("attach", attach),
+    ("c_calls", c_calls),
     ("carrier", carrier),
     ("envelope", envelope),
     ("hostile", hostile),
