@@ -157,6 +157,19 @@ fn the_example_of_the_header_echoes() {
     });
 }
 
+/// The example ends by itself, and has checked each pixel.
+#[test]
+fn the_camera_is_seen() {
+    with_watchdog(|| {
+        let program = build(&["../examples/c/camera.cpp"], "camera", &["-std=c++17", "-O2"]);
+        let text = run(&mut Command::new(program));
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].ends_with("in fresh buffers"), "{text}");
+        assert!(lines[1].ends_with("in messages, whose memory is used again"), "{text}");
+        assert_eq!(lines[2], "camera: the channel was closed; every pixel was checked");
+    });
+}
+
 /// As in `typed.cpp`.
 #[derive(Clone, Copy, Debug, PartialEq, NoUninit, AnyBitPattern)]
 #[repr(C)]

@@ -22,7 +22,7 @@ enum class colour : std::uint8_t { red = 1, green = 2 };
 struct alignas(64) wide {
     std::uint64_t numbers[8];
 };
-}  // namespace theirs
+} // namespace theirs
 template <>
 struct zeroport::name_of<theirs::colour> {
     static constexpr const char *value = "test.Colour";
@@ -395,7 +395,8 @@ static void moves_and_misuse() {
     const zeroport::port_ref old = near;
     zeroport::message message = GET(far.recv());
     zeroport::message second = std::move(message);
-    HOLDS(!message && message.bytes().empty() && message.text().empty() && second.text() == "moved");
+    HOLDS(!message && message.bytes().empty() && message.text().empty() &&
+          second.text() == "moved");
     HOLDS(message.get<int>().differs() == mismatch::type && message.port_count() == 0);
     EXPECT(ZP_BAD_HANDLE, message.release());
     HOLDS((message.take_ports<1>().differs() == mismatch::count));
@@ -470,15 +471,11 @@ static void errors() {
     int thrown = 0;
     try {
         (void)near.try_recv()->text();
-    } catch (const std::exception &) {
-        ++thrown;
-    }
+    } catch (const std::exception &) { ++thrown; }
     try {
         EXPECT(ZP_OK, near.close());
         near.post(1).value();
-    } catch (const zeroport::error &) {
-        ++thrown;
-    }
+    } catch (const zeroport::error &) { ++thrown; }
     try {
         zeroport::spawn({"/no/such/program"}).value();
     } catch (const zeroport::error &error) {
