@@ -178,6 +178,11 @@ class [[nodiscard]] result : public outcome {
   public:
     result(const T &value) : outcome(ZP_OK), value_(value) {}
     result(T &&value) : outcome(ZP_OK), value_(std::move(value)) {}
+    /* A value that a call fills where it stays: to copy what was just written would have to wait. */
+    template <class Fill>
+    result(std::in_place_t, Fill fill) : outcome(ZP_OK), value_(std::in_place) {
+        outcome::operator=(outcome(fill(*value_)));
+    }
     result(const outcome &why) : outcome(why.ok() ? outcome(ZP_INTERNAL) : why) {}
 
     T &value() & { return check(), *value_; }
@@ -565,7 +570,7 @@ class leftovers {
 
 /* Lets a message or a loan go, now or later. */
 template <class Raw, zp_status (*LetGo)(Raw *)>
-void drop(Raw raw) noexcept {
+void drop(Raw &raw) noexcept {
     if (raw.opaque[0] == 0) return;
     if (!leftovers::is_not_yet(LetGo(&raw))) return leftovers::went();
     const auto again = [](leftovers::numbers what) {
@@ -760,8 +765,8 @@ class loan {
     explicit loan(zp_loan raw) noexcept : raw_(raw) {}
     loan(loan &&other) noexcept : raw_(std::exchange(other.raw_, zp_loan{})) {}
     loan &operator=(loan &&other) noexcept {
-        const zp_loan next = std::exchange(other.raw_, zp_loan{});
-        drop(std::exchange(raw_, next));
+        zp_loan old = std::exchange(raw_, std::exchange(other.raw_, zp_loan{}));
+        drop(old);
         return *this;
     }
     ~loan() { drop(raw_); }
@@ -781,7 +786,7 @@ class loan {
     result<void> cancel() noexcept { return zp_loan_cancel(&raw_); }
 
   private:
-    static void drop(zp_loan raw) noexcept { detail::drop<zp_loan, zp_loan_cancel>(raw); }
+    static void drop(zp_loan &raw) noexcept { detail::drop<zp_loan, zp_loan_cancel>(raw); }
     zp_loan raw_{};
 };
 
@@ -890,7 +895,8 @@ class message : public message_ref {
     message(message &&other) noexcept : message_ref(other.take_raw()) {}
     message &operator=(message &&other) noexcept {
         const zp_message next = other.take_raw();
-        drop(std::exchange(raw_, next));
+        zp_message old = std::exchange(raw_, next);
+        drop(old);
         return *this;
     }
     ~message() { drop(raw_); }
@@ -901,7 +907,9 @@ class message : public message_ref {
     zp_message take_raw() noexcept { return std::exchange(raw_, zp_message{}); }
 
   private:
-    static void drop(zp_message raw) noexcept { detail::drop<zp_message, zp_message_release>(raw); }
+    static void drop(zp_message &raw) noexcept {
+        detail::drop<zp_message, zp_message_release>(raw);
+    }
 };
 static_assert(sizeof(message) == sizeof(zp_message) && std::is_standard_layout_v<message>,
               "an array of messages is one of zp_messages");
@@ -955,15 +963,12 @@ class port_ref : public detail::bare<zp_port> {
     }
 
     /* zp_port_post_with: all that a message can be. */
-    result<void> post_with(zp_post post, items with, patience wait = for_ever) {
-        std::size_t index = ZP_NO_INDEX;
-        if (!with.empty()) {
-            post.items = with.data();
-            post.item_count = with.size();
-        }
-        const zp_status status = wait.call(zp_port_post_with, zp_port_try_post_with,
-                                           zp_port_post_with_timeout, raw_, &post, &index);
-        return {status, index};
+    result<void> post_with(const zp_post &post, items with, patience wait = for_ever) {
+        if (with.empty()) return post_as_is(post, wait);
+        zp_post all = post;
+        all.items = with.data();
+        all.item_count = with.size();
+        return post_as_is(all, wait);
     }
 
     /*
@@ -1002,9 +1007,10 @@ class port_ref : public detail::bare<zp_port> {
 
     /* zp_port_recv: the next message. */
     result<message> recv(patience wait = for_ever) {
-        zp_message raw;
-        return detail::given<message>(
-            wait.call(zp_port_recv, zp_port_try_recv, zp_port_recv_timeout, raw_, &raw), raw);
+        return {std::in_place, [&](message &to) {
+                    return wait.call(zp_port_recv, zp_port_try_recv, zp_port_recv_timeout, raw_,
+                                     &to.raw());
+                }};
     }
     result<message> try_recv() { return recv(no_wait); }
 
@@ -1060,6 +1066,13 @@ class port_ref : public detail::bare<zp_port> {
     friend bool operator!=(port_ref a, port_ref b) noexcept { return !(a == b); }
 
   private:
+    result<void> post_as_is(const zp_post &post, patience wait) {
+        std::size_t index = ZP_NO_INDEX;
+        const zp_status status = wait.call(zp_port_post_with, zp_port_try_post_with,
+                                           zp_port_post_with_timeout, raw_, &post, &index);
+        return {status, index};
+    }
+
     template <class Post>
     result<std::size_t> post_all(span<const zp_post> posts, Post all) {
         std::size_t posted = 0;
