@@ -306,8 +306,8 @@ class span {
 };
 
 /*
- * Bytes to be posted: text (a literal or char array counts up to its end), or whatever has data()
- * and size() and elements of one byte.
+ * Bytes to be posted: text (a literal or char array counts up to its terminating 0), or whatever has
+ * data() and size() and elements of one byte, or {pointer, size}.
  */
 class bytes : public span<const std::byte> {
     template <class E>
@@ -322,7 +322,7 @@ class bytes : public span<const std::byte> {
     bytes() noexcept = default;
     bytes(const void *data, std::size_t size) noexcept
         : span(static_cast<const std::byte *>(data), size) {}
-    bytes(const char *text) noexcept : bytes(text, std::strlen(text)) {}
+    bytes(const char *text) noexcept : bytes(text, text != nullptr ? std::strlen(text) : 0) {}
     template <class C, class = fits<const C>>
     bytes(const C &of) noexcept : bytes(of.data(), of.size()) {}
 };
@@ -914,6 +914,14 @@ class message : public message_ref {
 static_assert(sizeof(message) == sizeof(zp_message) && std::is_standard_layout_v<message>,
               "an array of messages is one of zp_messages");
 
+/* zp_messages_release: the room of many, which are empty then. */
+inline result<void> release(span<message> messages) noexcept {
+    const zp_status status =
+        zp_messages_release(reinterpret_cast<zp_message *>(messages.data()), messages.size());
+    detail::leftovers::went();
+    return status;
+}
+
 /* ---- Ports ----------------------------------------------------------------------------------- */
 
 /* zp_channel_options as ZP_CHANNEL_OPTIONS_INIT makes them: change the fields that you want. */
@@ -989,7 +997,10 @@ class port_ref : public detail::bare<zp_port> {
                                              zp_port_reserve_timeout, raw_, size, &raw),
                                    raw);
     }
-    /* The same for one value of plain data, or count of them. */
+    /*
+     * The same for one value of plain data, or count of them. (mismatch::alignment, sometimes: of
+     * types that have to lie at multiples of more than 16 bytes.)
+     */
     template <class T>
     result<loan_of<T>> reserve(patience wait = for_ever) {
         return reserve_slice<T>(1, wait);
@@ -1482,7 +1493,8 @@ class event_loop : public detail::owner<detail::bare<zp_loop>> {
     /*
      * zp_loop_insert: from now on the port is the loop's. Handlers are whatever can be called with
      *
-     *      on_message(port_ref, message_ref &)   the message is released when it returns
+     *      on_message(port_ref, message_ref &)   the message is released when it returns, and also
+     *                                            when its port is closed or removed before
      *      on_close(port_ref, zp_status)         the channel has ended
      *      on_error(port_ref, outcome)           the next message cannot be had now
      *

@@ -4,6 +4,7 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -12,6 +13,7 @@ use support::with_watchdog;
 use zeroport::{ChannelOptions, MessagePort, Tagged, Trust};
 
 const HEADER: &str = include_str!("../../include/zeroport.hpp");
+const C_HEADER: &str = include_str!("../../include/zeroport.h");
 const STRICT: [&str; 6] = ["-pedantic", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror"];
 const SANITIZED: [&str; 3] =
     ["-std=c++17", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
@@ -129,6 +131,29 @@ fn the_compiler_refuses_what_is_no_plain_data() {
     assert!(!compiles(&["port.post(nameless{1})"], "nameless.cpp").0);
     let (is_fine, text) = compiles(&["port.post(1)", "port.post_bytes(\"c\")"], "taken.cpp");
     assert!(is_fine, "{text}");
+}
+
+/// The functions of which some code (no comment) speaks.
+fn functions(code: &str) -> BTreeSet<&str> {
+    let is_comment = |line: &&str| line.trim_start().starts_with(['*', '/']);
+    let words = |line| str::split(line, |c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let lines = code.lines().filter(|line| !is_comment(line));
+    lines.flat_map(words).filter(|word| word.starts_with("zp_")).collect()
+}
+
+/// All that a C program can call, a C++ program can call by its header.
+#[test]
+fn each_function_of_c_has_its_form() {
+    let declared = C_HEADER.lines().filter_map(|line| line.split_once('(')).map(|(line, _)| line);
+    let names = declared.filter_map(|line| line.split([' ', '*']).next_back());
+    let declared: BTreeSet<_> = names
+        .filter(|name| name.starts_with("zp_") && functions(C_HEADER).contains(name))
+        .collect();
+    assert!(declared.len() > 70, "{declared:?}");
+    // The compiler computes the tags.
+    let computed = BTreeSet::from(["zp_tag_of_name", "zp_tag_of_plain_data"]);
+    let missing: BTreeSet<_> = declared.difference(&functions(HEADER)).copied().collect();
+    assert_eq!(missing, computed);
 }
 
 /// The example at the top of the header, as it stands there.

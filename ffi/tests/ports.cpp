@@ -92,6 +92,7 @@ static void spans() {
     other = array;
     HOLDS(*other.data() == 6);
     HOLDS(zeroport::span<int>().empty() && zeroport::bytes().empty());
+    HOLDS(zeroport::bytes(static_cast<const char *>(nullptr)).empty());
     HOLDS(zeroport::bytes(std::string("four")).size() == 4 && zeroport::bytes("\0x").empty());
     HOLDS(zeroport::bytes(std::vector<std::uint8_t>(5)).size() == 5);
     static_assert(!std::is_convertible_v<std::vector<int>, zeroport::bytes>, "ints are no bytes");
@@ -188,6 +189,9 @@ static void batches() {
     HOLDS(messages[0].is<point>() && messages[1].text() == "b");
     HOLDS(GET(far.recv_all(messages, 1ms)).size() == 3);
     HOLDS(!messages[3]); /* what it held was released */
+    EXPECT(ZP_OK, zeroport::release({messages.data(), 3}));
+    HOLDS(!messages[0] && messages[2].bytes().empty());
+    EXPECT(ZP_BAD_HANDLE, zeroport::release(messages));
     EXPECT(ZP_EMPTY, far.recv_all(messages, zeroport::no_wait));
     EXPECT(ZP_BAD_ARGUMENT, far.recv_all({}));
     EXPECT(ZP_OK, far.close());
