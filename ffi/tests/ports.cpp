@@ -382,6 +382,27 @@ static void elsewhere_at_once() {
     EXPECT(ZP_FREED, waited.peer_state());
 }
 
+/* Threads whose ports go before their messages, all at once: nothing is left in the end. */
+static void leftovers_of_many() {
+    const auto leave = [](std::vector<zeroport::port_ref> &left) {
+        for (int round = 0; round < 100; ++round) {
+            auto [near, far] = a_channel();
+            EXPECT(ZP_OK, near.post(round));
+            const auto held = GET(far.recv());
+            left.emplace_back(far);
+            far = zeroport::port();
+            HOLDS(GET(held.get<int>()) == round);
+        }
+    };
+    std::array<std::vector<zeroport::port_ref>, 4> left;
+    std::vector<std::thread> threads;
+    for (auto &of_one : left) threads.emplace_back([&] { leave(of_one); });
+    for (std::thread &thread : threads) thread.join();
+    for (const auto &of_one : left) {
+        for (zeroport::port_ref port : of_one) EXPECT(ZP_FREED, port.peer_state());
+    }
+}
+
 static void moves_and_misuse() {
     auto [near, far] = a_channel();
     zeroport::port moved = std::move(near);
@@ -507,6 +528,7 @@ int main() {
     buffers();
     outliving();
     elsewhere_at_once();
+    leftovers_of_many();
     moves_and_misuse();
     a_port_itself();
     descriptors();
