@@ -547,7 +547,6 @@ class leftovers {
         is_sweeping_ = true;
         while (is_due_) {
             is_due_ = false;
-            any_.store(false, std::memory_order_relaxed);
             leftover *all = std::exchange(first_, nullptr);
             while (all != nullptr) {
                 leftover *one = std::exchange(all, all->next);
@@ -559,6 +558,8 @@ class leftovers {
             }
         }
         is_sweeping_ = false;
+        /* Not before: what goes meanwhile has to ask for another round. */
+        any_.store(first_ != nullptr, std::memory_order_relaxed);
     }
 
     inline static std::mutex mutex_;
