@@ -17,7 +17,7 @@ const C_HEADER: &str = include_str!("../../include/zeroport.h");
 const STRICT: [&str; 6] = ["-pedantic", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror"];
 const SANITIZED: [&str; 3] =
     ["-std=c++17", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-const WITHOUT_EXCEPTIONS: [&str; 3] = ["-std=c++20", "-fno-exceptions", "-fno-rtti"];
+const WITHOUT_EXCEPTIONS: [&str; 4] = ["-std=c++20", "-O1", "-fno-exceptions", "-fno-rtti"];
 
 fn here(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
@@ -34,7 +34,7 @@ fn build(sources: &[&str], name: &str, options: &[&str]) -> PathBuf {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let libraries = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let mut compiler = compiler();
-    compiler.args(STRICT).args(["-g", "-O1"]).args(options).arg("-I").arg(here("tests"));
+    compiler.args(STRICT).arg("-g").args(options).arg("-I").arg(here("tests"));
     compiler.arg("-o").arg(&program).args(sources.iter().map(|source| here(source)));
     compiler.arg(libraries.join("libzeroport_ffi.a"));
     // What Rust's standard library needs.
