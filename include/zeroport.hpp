@@ -10,15 +10,18 @@
  *   message      what was received: its room is given back when this object goes
  *   message_ref  the same message, where a loop owns it
  *   item         a port or buffer on its way into a message
- *   plain data   a trivially copyable type with a name; the name, its size and its alignment are its tag
+ *   plain data   a trivially copyable type with a name
+ *   tag          what a message says of its type: made of name, size and alignment
  *
  *      port1.post(value)  ---> m3 m2 m1 --->  port2.recv()  ->  message  ->  get<T>()
  *         or post_bytes                                            |
  *         or reserve<T>() ... publish()                            '- goes: room is free again
  *
- * The functions follow in the order of a port's life: channels, posting, loans, buffers, receiving, the
- * end; then servers, sets, loops. What each status means, who may wait and which thread may call,
- * zeroport.h says under the function that is named here; nothing is different for being called from C++.
+ * First come the tools (results, patience, spans, plain data, owners), then what is posted and
+ * received (buffers, items, loans, messages), then the port, with its functions in the order of its
+ * life; then where ports come from, servers, sets, loops. What each status means, who may wait and
+ * which thread may call, zeroport.h says under the function that is named here; nothing is different
+ * for being called from C++.
  *
  *      zeroport::port parent = zeroport::parent_port().value();
  *      auto question = parent.recv();
@@ -29,8 +32,9 @@
  *
  * RESULTS
  *
- * Nothing here throws but value(), * and -> of a result that has no value: they throw zeroport::error
- * or, where exceptions are off (-fno-exceptions), say why and abort. So there are two ways to write:
+ * Nothing here throws but value(), * and -> of a result that has no value: they throw
+ * zeroport::error or, where exceptions are off (-fno-exceptions), say why and abort. So there are
+ * two ways to write:
  *
  *      auto message = port.recv().value();              it throws
  *
@@ -38,19 +42,19 @@
  *      if (!message) return message.status();           (or text(), errno_value(), index())
  *      use(message->bytes());
  *
- * (Beside that std::vector and std::string may run out of memory, where they are used.) All of a program
- * is compiled the same way, with exceptions or without.
+ * (Beside that std::vector and std::string may run out of memory, where they are used.) All of a
+ * program is compiled the same way, with exceptions or without.
  *
  * OWNERS
  *
- * port, message, loan, buffer, server, caller, port_set and event_loop are moved, never copied; moved
- * from they are empty, and every call on an empty one is a status (ZP_BAD_HANDLE), as it is for one that
- * was closed or given away before. Any order of destruction is safe. Still, let messages and loans go
- * before their port: a port cannot be freed while messages of it are held (ZP_BORROWED from close()).
- * If a port object goes before them, its channel ends at once (the other side sees ZP_CLOSED), the
- * messages stay readable, and the rest of it goes with the last of them. So it is with all that cannot
- * go yet because something of it is held or another thread is inside a call: it goes when the next thing
- * of this program goes.
+ * port, message, loan, buffer, server, caller, port_set and event_loop are moved, never copied;
+ * moved from they are empty, and every call on an empty one is a status (ZP_BAD_HANDLE), as it is
+ * for one that was closed or given away before. Any order of destruction is safe. Still, let
+ * messages and loans go before their port: a port cannot be freed while messages of it are held
+ * (ZP_BORROWED from close()). If a port object goes before them, its channel ends at once (the
+ * other side sees ZP_CLOSED), the messages stay readable, and the rest of it goes with the last of
+ * them. So it is with all that cannot go yet because something of it is held or another thread is
+ * inside a call: it goes when the next thing of this program goes.
  *
  * What views a message (span, bytes, string_view) must not outlive it; so don't take it out of a
  * temporary: auto view = port.recv()->bytes();
@@ -92,7 +96,7 @@
 
 namespace zeroport {
 
-/* ---- Results ---------------------------------------------------------------------------------- */
+/* ---- Results --------------------------------------------------------------------------------- */
 
 /* What the bytes of a message are not, where they should be plain data. */
 enum class mismatch {
@@ -118,7 +122,9 @@ class outcome {
     int errno_value() const noexcept { return errno_; }
     /* The place in the list of what was refused, or of the first message that was not posted. */
     std::size_t index() const noexcept { return index_; }
-    /* With ZP_BAD_ARGUMENT: what differs, if plain data was expected and something else has come. */
+    /*
+     * With ZP_BAD_ARGUMENT: what differs, if plain data was expected and something else has come.
+     */
     mismatch differs() const noexcept { return differs_; }
 
     /* Why, in a few words. */
@@ -164,7 +170,7 @@ namespace detail {
     std::abort();
 #endif
 }
-}  // namespace detail
+} // namespace detail
 
 /* A value, or why there is none. */
 template <class T>
@@ -172,6 +178,11 @@ class [[nodiscard]] result : public outcome {
   public:
     result(const T &value) : outcome(ZP_OK), value_(value) {}
     result(T &&value) : outcome(ZP_OK), value_(std::move(value)) {}
+    /* A value that a call fills where it stays: to copy what was just written would have to wait. */
+    template <class Fill>
+    result(std::in_place_t, Fill fill) : outcome(ZP_OK), value_(std::in_place) {
+        outcome::operator=(outcome(fill(*value_)));
+    }
     result(const outcome &why) : outcome(why.ok() ? outcome(ZP_INTERNAL) : why) {}
 
     T &value() & { return check(), *value_; }
@@ -208,11 +219,14 @@ result<T> given(zp_status status, const Raw &raw) {
     if (status != ZP_OK) return outcome(status);
     return T(raw);
 }
-}  // namespace detail
+} // namespace detail
 
-/* ---- Patience --------------------------------------------------------------------------------- */
+/* ---- Patience -------------------------------------------------------------------------------- */
 
-/* How long a call may wait: the three forms of zeroport.h. Durations are rounded up to milliseconds. */
+/*
+ * How long a call may wait: the three forms of zeroport.h. Durations are rounded up to
+ * milliseconds.
+ */
 class patience {
   public:
     enum class form { for_ever, none, limited };
@@ -250,11 +264,11 @@ class patience {
 inline constexpr patience for_ever{patience::form::for_ever};
 inline constexpr patience no_wait{patience::form::none};
 
-/* ---- Spans ------------------------------------------------------------------------------------ */
+/* ---- Spans ----------------------------------------------------------------------------------- */
 
 /*
- * A view of so many T: made of whatever has data() and size() (std::vector, std::array, std::span), of
- * an array, of {pointer, count}; and std::span can be made of it.
+ * A view of so many T: made of whatever has data() and size() (std::vector, std::array, std::span),
+ * of an array, of {pointer, count}; and std::span can be made of it.
  */
 template <class T>
 class span {
@@ -292,30 +306,33 @@ class span {
 };
 
 /*
- * Bytes to be posted: text (a literal or char array counts up to its end), or whatever has data() and
- * size() and elements of one byte.
+ * Bytes to be posted: text (a literal or char array counts up to its terminating 0), or whatever has
+ * data() and size() and elements of one byte, or {pointer, size}.
  */
 class bytes : public span<const std::byte> {
     template <class E>
-    static constexpr bool is_byte =
-        sizeof(E) == 1 && (std::is_integral_v<E> || std::is_same_v<std::remove_cv_t<E>, std::byte>);
+    static constexpr bool is_byte = sizeof(E) == 1 &&
+                                    (std::is_integral_v<E> ||
+                                     std::is_same_v<std::remove_cv_t<E>, std::byte>);
     template <class C>
-    using fits = std::enable_if_t<is_byte<std::remove_pointer_t<decltype(std::declval<C &>().data())>>>;
+    using fits =
+        std::enable_if_t<is_byte<std::remove_pointer_t<decltype(std::declval<C &>().data())>>>;
 
   public:
     bytes() noexcept = default;
     bytes(const void *data, std::size_t size) noexcept
         : span(static_cast<const std::byte *>(data), size) {}
-    bytes(const char *text) noexcept : bytes(text, std::strlen(text)) {}
+    bytes(const char *text) noexcept : bytes(text, text != nullptr ? std::strlen(text) : 0) {}
     template <class C, class = fits<const C>>
     bytes(const C &of) noexcept : bytes(of.data(), of.size()) {}
 };
 
-/* ---- Plain data -------------------------------------------------------------------------------- */
+/* ---- Plain data ------------------------------------------------------------------------------ */
 
 /*
- * The name of a type on the wire: the same type has the same name, size and alignment in every program,
- * in Rust too (its Tagged::NAME); change the name whenever the fields change. A struct says it itself:
+ * The name of a type on the wire: the same type has the same name, size and alignment in every
+ * program, in Rust too (its Tagged::NAME); change the name whenever the fields change. A struct
+ * says it itself:
  *
  *      struct frame {
  *          static constexpr const char *zeroport_name = "camera.Frame";
@@ -328,14 +345,16 @@ class bytes : public span<const std::byte> {
  *          static constexpr const char *value = "their.Pixel";
  *      };
  *
- * The integers are "u8" to "i64", whatever they are called here, float and double "f32" and "f64"; an
- * array (std::array) is named as its element. char and wchar_t have no name: post_bytes for text.
+ * The integers are "u8" to "i64", whatever they are called here, float and double "f32" and "f64";
+ * an array (std::array) is named as its element. char and wchar_t have no name: post_bytes for
+ * text.
  *
- * Whoever receives plain data gets any bytes. So a field is an integer, a floating point number, an enum
- * with an underlying type (enum x : int), a std::byte, a char, or an array or struct of those. Not a bool
- * (it is 0 or 1, else behaviour is undefined): a std::uint8_t; not a pointer, which leads nowhere in
- * another process. Gaps between fields would travel with whatever lies in them: fill them with fields
- * (static_assert(std::has_unique_object_representations_v<frame>) if there are no floats).
+ * Whoever receives plain data gets any bytes. So a field is an integer, a floating point number, an
+ * enum with an underlying type (enum x : int), a std::byte, a char, or an array or struct of those.
+ * Not a bool (it is 0 or 1, else behaviour is undefined): a std::uint8_t; not a pointer, which
+ * leads nowhere in another process. Gaps between fields would travel with whatever lies in them:
+ * fill them with fields (static_assert(std::has_unique_object_representations_v<frame>) if there
+ * are no floats).
  */
 template <class T, class = void>
 struct name_of {};
@@ -354,9 +373,8 @@ template <class T, class... Others>
 constexpr bool is_any_of = (std::is_same_v<T, Others> || ...);
 
 template <class T>
-constexpr bool is_integer =
-    is_any_of<T, signed char, unsigned char, short, unsigned short, int, unsigned, long, unsigned long,
-              long long, unsigned long long>;
+constexpr bool is_integer = is_any_of<T, signed char, unsigned char, short, unsigned short, int,
+                                      unsigned, long, unsigned long, long long, unsigned long long>;
 
 /* FNV-1a, as src/tag.rs tells. */
 constexpr std::uint32_t fnv(std::uint32_t hash, std::uint64_t byte) {
@@ -370,7 +388,7 @@ constexpr std::uint32_t fnv_of_text(const char *text) {
 }
 
 constexpr std::uint32_t never_0(std::uint32_t hash) { return hash == 0 ? 1 : hash; }
-}  // namespace detail
+} // namespace detail
 
 template <class T>
 struct name_of<T, std::void_t<decltype(T::zeroport_name)>> {
@@ -398,7 +416,8 @@ constexpr std::uint32_t tag_of_name(const char *name) {
     return detail::never_0(detail::fnv_of_text(name));
 }
 
-constexpr std::uint32_t tag_of_plain_data(const char *name, std::uint64_t size, std::uint64_t align) {
+constexpr std::uint32_t tag_of_plain_data(const char *name, std::uint64_t size,
+                                          std::uint64_t align) {
     std::uint32_t hash = detail::fnv(detail::fnv_of_text(name), 0);
     for (int bit = 0; bit < 64; bit += 8) hash = detail::fnv(hash, size >> bit);
     for (int bit = 0; bit < 64; bit += 8) hash = detail::fnv(hash, align >> bit);
@@ -420,10 +439,12 @@ struct takes_any_number<T, std::void_t<decltype(T{0})>> : std::true_type {};
 /* What plain data never is. */
 template <class T>
 constexpr void check_bits() {
-    static_assert(std::is_trivially_copyable_v<T>,
-                  "zeroport: plain data is copied byte by byte: the type must be trivially copyable");
-    static_assert(!std::is_pointer_v<T> && !std::is_member_pointer_v<T> && !std::is_null_pointer_v<T>,
-                  "zeroport: a pointer leads nowhere in another process");
+    static_assert(
+        std::is_trivially_copyable_v<T>,
+        "zeroport: plain data is copied byte by byte: the type must be trivially copyable");
+    static_assert(
+        !std::is_pointer_v<T> && !std::is_member_pointer_v<T> && !std::is_null_pointer_v<T>,
+        "zeroport: a pointer leads nowhere in another process");
     static_assert(!std::is_same_v<T, bool>,
                   "zeroport: a bool is 0 or 1, and any byte may come: take a std::uint8_t");
     static_assert(takes_any_number<T>::value,
@@ -434,9 +455,10 @@ constexpr void check_bits() {
 template <class T>
 constexpr void check_plain() {
     check_bits<T>();
-    static_assert(has_name<T>::value,
-                  "zeroport: plain data has a name (zeroport_name or zeroport::name_of): see there; for "
-                  "bytes and text there is post_bytes");
+    static_assert(
+        has_name<T>::value,
+        "zeroport: plain data has a name (zeroport_name or zeroport::name_of): see there; for "
+        "bytes and text there is post_bytes");
 }
 
 template <class T>
@@ -449,16 +471,17 @@ constexpr std::uint32_t tag_of() {
 template <class T, class Byte>
 result<span<T>> values_at(Byte *data, std::size_t size) {
     if (size % sizeof(T) != 0) return outcome(mismatch::size);
-    if (reinterpret_cast<std::uintptr_t>(data) % alignof(T) != 0) return outcome(mismatch::alignment);
+    if (reinterpret_cast<std::uintptr_t>(data) % alignof(T) != 0)
+        return outcome(mismatch::alignment);
     return span<T>(reinterpret_cast<T *>(data), size / sizeof(T));
 }
-}  // namespace detail
+} // namespace detail
 
 /* The tag of a plain type, computed by the compiler. */
 template <class T>
 inline constexpr std::uint32_t tag_of = detail::tag_of<T>();
 
-/* ---- Owners ------------------------------------------------------------------------------------ */
+/* ---- Owners ---------------------------------------------------------------------------------- */
 
 namespace detail {
 inline zp_status let_go(zp_port port) noexcept { return zp_port_close(port); }
@@ -514,7 +537,9 @@ class leftovers {
         any_.store(true, std::memory_order_relaxed);
     }
 
-    /* No lock is held while one goes: that may run code of the user's, which lets other things go. */
+    /*
+     * No lock is held while one goes: that may run code of the user's, which lets other things go.
+     */
     static void sweep() noexcept {
         std::unique_lock<std::mutex> lock(mutex_);
         is_due_ = true;
@@ -522,7 +547,6 @@ class leftovers {
         is_sweeping_ = true;
         while (is_due_) {
             is_due_ = false;
-            any_.store(false, std::memory_order_relaxed);
             leftover *all = std::exchange(first_, nullptr);
             while (all != nullptr) {
                 leftover *one = std::exchange(all, all->next);
@@ -534,6 +558,8 @@ class leftovers {
             }
         }
         is_sweeping_ = false;
+        /* Not before: what goes meanwhile has to ask for another round. */
+        any_.store(first_ != nullptr, std::memory_order_relaxed);
     }
 
     inline static std::mutex mutex_;
@@ -545,7 +571,7 @@ class leftovers {
 
 /* Lets a message or a loan go, now or later. */
 template <class Raw, zp_status (*LetGo)(Raw *)>
-void drop(Raw raw) noexcept {
+void drop(Raw &raw) noexcept {
     if (raw.opaque[0] == 0) return;
     if (!leftovers::is_not_yet(LetGo(&raw))) return leftovers::went();
     const auto again = [](leftovers::numbers what) {
@@ -605,13 +631,14 @@ class owner : public Base {
         if (raw.id == 0) return;
         if (leftovers::is_not_yet(let_go(raw))) {
             end(raw);
-            leftovers::keep([](leftovers::numbers what) { return let_go(Raw{what[0]}); }, {raw.id, 0});
+            leftovers::keep([](leftovers::numbers what) { return let_go(Raw{what[0]}); },
+                            {raw.id, 0});
         } else {
             leftovers::went();
         }
     }
 };
-}  // namespace detail
+} // namespace detail
 
 /* A descriptor of the operating system's, which is closed when this goes; -1 is none. */
 class descriptor {
@@ -637,9 +664,11 @@ class descriptor {
     int fd_ = -1;
 };
 
-/* ---- Buffers ----------------------------------------------------------------------------------- */
+/* ---- Buffers --------------------------------------------------------------------------------- */
 
-/* Memory of its own: written, then sealed or given away, and read-only from then on for everybody. */
+/*
+ * Memory of its own: written, then sealed or given away, and read-only from then on for everybody.
+ */
 class buffer : public detail::owner<detail::bare<zp_buffer>> {
   public:
     using owner::owner;
@@ -694,14 +723,14 @@ class buffer : public detail::owner<detail::bare<zp_buffer>> {
     result<void> seal() { return zp_buffer_seal(raw_); }
 };
 
-/* ---- What is posted ---------------------------------------------------------------------------- */
+/* ---- What is posted -------------------------------------------------------------------------- */
 
 class port;
 
 /*
- * A port or buffer that goes with a message: {std::move(reply), std::move(picture)}. After a post that
- * succeeds it is given away, and its object here is spent (ZP_TRANSFERRED); after one that fails it is
- * the object's as before. A longer list is a std::vector<item>.
+ * A port or buffer that goes with a message: {std::move(reply), std::move(picture)}. After a post
+ * that succeeds it is given away, and its object here is spent (ZP_TRANSFERRED); after one that
+ * fails it is the object's as before. A longer list is a std::vector<item>.
  */
 struct item : zp_item {
     item(port &&going) noexcept;
@@ -726,17 +755,19 @@ zp_post plain_slice(const C &values) noexcept {
     return as_post({view.data(), view.size() * sizeof(T)}, tag_of<T>);
 }
 
-/* ---- Loans ------------------------------------------------------------------------------------- */
+/* ---- Loans ----------------------------------------------------------------------------------- */
 
-/* Room for one message, which is written where it travels. Given back when this goes unpublished. */
+/*
+ * Room for one message, which is written where it travels. Given back when this goes unpublished.
+ */
 class loan {
   public:
     loan() noexcept = default;
     explicit loan(zp_loan raw) noexcept : raw_(raw) {}
     loan(loan &&other) noexcept : raw_(std::exchange(other.raw_, zp_loan{})) {}
     loan &operator=(loan &&other) noexcept {
-        const zp_loan next = std::exchange(other.raw_, zp_loan{});
-        drop(std::exchange(raw_, next));
+        zp_loan old = std::exchange(raw_, std::exchange(other.raw_, zp_loan{}));
+        drop(old);
         return *this;
     }
     ~loan() { drop(raw_); }
@@ -756,7 +787,7 @@ class loan {
     result<void> cancel() noexcept { return zp_loan_cancel(&raw_); }
 
   private:
-    static void drop(zp_loan raw) noexcept { detail::drop<zp_loan, zp_loan_cancel>(raw); }
+    static void drop(zp_loan &raw) noexcept { detail::drop<zp_loan, zp_loan_cancel>(raw); }
     zp_loan raw_{};
 };
 
@@ -782,7 +813,7 @@ class loan_of : public loan {
     }
 };
 
-/* ---- Messages ---------------------------------------------------------------------------------- */
+/* ---- Messages -------------------------------------------------------------------------------- */
 
 /* A received message, used by who does not own it, until it is released. */
 class message_ref {
@@ -831,13 +862,15 @@ class message_ref {
     std::size_t buffer_count() const noexcept { return raw_.buffer_count; }
 
     /*
-     * zp_message_take_ports, zp_message_take_buffers: all of them, added to the vector; after a failure
-     * those that could be had (where one was none, an empty one).
+     * zp_message_take_ports, zp_message_take_buffers: all of them, added to the vector; after a
+     * failure those that could be had (where one was none, an empty one).
      */
     result<void> take_ports(std::vector<port> &into);
     result<void> take_buffers(std::vector<buffer> &into);
 
-    /* The same, where exactly N are expected, else mismatch::count: auto [reply] = ...<1>().value() */
+    /*
+     * The same, where exactly N are expected, else mismatch::count: auto [reply] = ...<1>().value()
+     */
     template <std::size_t N>
     result<std::array<port, N>> take_ports();
     template <std::size_t N>
@@ -863,7 +896,8 @@ class message : public message_ref {
     message(message &&other) noexcept : message_ref(other.take_raw()) {}
     message &operator=(message &&other) noexcept {
         const zp_message next = other.take_raw();
-        drop(std::exchange(raw_, next));
+        zp_message old = std::exchange(raw_, next);
+        drop(old);
         return *this;
     }
     ~message() { drop(raw_); }
@@ -874,12 +908,22 @@ class message : public message_ref {
     zp_message take_raw() noexcept { return std::exchange(raw_, zp_message{}); }
 
   private:
-    static void drop(zp_message raw) noexcept { detail::drop<zp_message, zp_message_release>(raw); }
+    static void drop(zp_message &raw) noexcept {
+        detail::drop<zp_message, zp_message_release>(raw);
+    }
 };
 static_assert(sizeof(message) == sizeof(zp_message) && std::is_standard_layout_v<message>,
               "an array of messages is one of zp_messages");
 
-/* ---- Ports ------------------------------------------------------------------------------------- */
+/* zp_messages_release: the room of many, which are empty then. */
+inline result<void> release(span<message> messages) noexcept {
+    const zp_status status =
+        zp_messages_release(reinterpret_cast<zp_message *>(messages.data()), messages.size());
+    detail::leftovers::went();
+    return status;
+}
+
+/* ---- Ports ----------------------------------------------------------------------------------- */
 
 /* zp_channel_options as ZP_CHANNEL_OPTIONS_INIT makes them: change the fields that you want. */
 struct channel_options : zp_channel_options {
@@ -928,22 +972,21 @@ class port_ref : public detail::bare<zp_port> {
     }
 
     /* zp_port_post_with: all that a message can be. */
-    result<void> post_with(zp_post post, items with, patience wait = for_ever) {
-        std::size_t index = ZP_NO_INDEX;
-        if (!with.empty()) {
-            post.items = with.data();
-            post.item_count = with.size();
-        }
-        const zp_status status = wait.call(zp_port_post_with, zp_port_try_post_with,
-                                           zp_port_post_with_timeout, raw_, &post, &index);
-        return {status, index};
+    result<void> post_with(const zp_post &post, items with, patience wait = for_ever) {
+        if (with.empty()) return post_as_is(post, wait);
+        zp_post all = post;
+        all.items = with.data();
+        all.item_count = with.size();
+        return post_as_is(all, wait);
     }
 
     /*
-     * zp_port_post_all: {plain(a), plain(b), as_post("c")}, which appear at once. The value is their
-     * number; after a failure index() is the first one that was not posted.
+     * zp_port_post_all: {plain(a), plain(b), as_post("c")}, which appear at once. The value is
+     * their number; after a failure index() is the first one that was not posted.
      */
-    result<std::size_t> post_all(span<const zp_post> posts) { return post_all(posts, zp_port_post_all); }
+    result<std::size_t> post_all(span<const zp_post> posts) {
+        return post_all(posts, zp_port_post_all);
+    }
     result<std::size_t> try_post_all(span<const zp_post> posts) {
         return post_all(posts, zp_port_try_post_all);
     }
@@ -955,7 +998,10 @@ class port_ref : public detail::bare<zp_port> {
                                              zp_port_reserve_timeout, raw_, size, &raw),
                                    raw);
     }
-    /* The same for one value of plain data, or count of them. */
+    /*
+     * The same for one value of plain data, or count of them. (mismatch::alignment, sometimes: of
+     * types that have to lie at multiples of more than 16 bytes.)
+     */
     template <class T>
     result<loan_of<T>> reserve(patience wait = for_ever) {
         return reserve_slice<T>(1, wait);
@@ -973,28 +1019,31 @@ class port_ref : public detail::bare<zp_port> {
 
     /* zp_port_recv: the next message. */
     result<message> recv(patience wait = for_ever) {
-        zp_message raw;
-        return detail::given<message>(
-            wait.call(zp_port_recv, zp_port_try_recv, zp_port_recv_timeout, raw_, &raw), raw);
+        return {std::in_place, [&](message &to) {
+                    return wait.call(zp_port_recv, zp_port_try_recv, zp_port_recv_timeout, raw_,
+                                     &to.raw());
+                }};
     }
     result<message> try_recv() { return recv(no_wait); }
 
     /*
-     * zp_port_recv_all: the next one, and what else is there already. What the messages held before is
-     * released first; the value is those that came.
+     * zp_port_recv_all: the next one, and what else is there already. What the messages held before
+     * is released first; the value is those that came.
      */
     result<span<message>> recv_all(span<message> messages, patience wait = for_ever) {
         for (message &old : messages) old = message();
         std::size_t count;
-        const zp_status status = wait.call(zp_port_recv_all, zp_port_try_recv_all,
-                                           zp_port_recv_all_timeout, raw_,
-                                           reinterpret_cast<zp_message *>(messages.data()),
-                                           messages.size(), &count);
+        const zp_status status =
+            wait.call(zp_port_recv_all, zp_port_try_recv_all, zp_port_recv_all_timeout, raw_,
+                      reinterpret_cast<zp_message *>(messages.data()), messages.size(), &count);
         if (status != ZP_OK) return outcome(status);
         return messages.first(count);
     }
 
-    /* zp_port_fd, zp_port_arm, zp_port_disarm: the port in a poll loop. After ZP_READY receive first. */
+    /*
+     * zp_port_fd, zp_port_arm, zp_port_disarm: the port in a poll loop. After ZP_READY receive
+     * first.
+     */
     result<int> fd() const {
         int fd;
         return detail::given<int>(zp_port_fd(raw_, &fd), fd);
@@ -1019,13 +1068,23 @@ class port_ref : public detail::bare<zp_port> {
 
     /* zp_port_shutdown: ends the channel, from any thread. */
     result<void> shutdown() noexcept { return zp_port_shutdown(raw_); }
-    /* zp_port_close: whoever owns the port finds it closed (ZP_FREED). A member leaves its set or loop. */
+    /*
+     * zp_port_close: whoever owns the port finds it closed (ZP_FREED). A member leaves its set or
+     * loop.
+     */
     result<void> close() noexcept { return zp_port_close(raw_); }
 
     friend bool operator==(port_ref a, port_ref b) noexcept { return a.raw_.id == b.raw_.id; }
     friend bool operator!=(port_ref a, port_ref b) noexcept { return !(a == b); }
 
   private:
+    result<void> post_as_is(const zp_post &post, patience wait) {
+        std::size_t index = ZP_NO_INDEX;
+        const zp_status status = wait.call(zp_port_post_with, zp_port_try_post_with,
+                                           zp_port_post_with_timeout, raw_, &post, &index);
+        return {status, index};
+    }
+
     template <class Post>
     result<std::size_t> post_all(span<const zp_post> posts, Post all) {
         std::size_t posted = 0;
@@ -1109,9 +1168,9 @@ inline result<child> spawn(std::vector<std::string> command, const channel_optio
     if (environment != nullptr) variables = *environment;
     zp_port raw;
     pid_t pid;
-    const zp_status status =
-        zp_spawn(pointers(command).data(),
-                 environment != nullptr ? pointers(variables).data() : nullptr, &options, &raw, &pid);
+    const zp_status status = zp_spawn(pointers(command).data(),
+                                      environment != nullptr ? pointers(variables).data() : nullptr,
+                                      &options, &raw, &pid);
     if (status != ZP_OK) return outcome(status);
     return child{port(raw), pid};
 }
@@ -1141,7 +1200,7 @@ result<std::array<Owner, N>> take_exactly(zp_message &from, std::size_t expected
     if (!how) return how;
     return all;
 }
-}  // namespace detail
+} // namespace detail
 
 inline result<void> message_ref::take_ports(std::vector<port> &into) {
     return detail::take_all<port, zp_port>(raw_, port_count(), zp_message_take_ports, into);
@@ -1155,10 +1214,11 @@ result<std::array<port, N>> message_ref::take_ports() {
 }
 template <std::size_t N>
 result<std::array<buffer, N>> message_ref::take_buffers() {
-    return detail::take_exactly<buffer, zp_buffer, N>(raw_, buffer_count(), zp_message_take_buffers);
+    return detail::take_exactly<buffer, zp_buffer, N>(raw_, buffer_count(),
+                                                      zp_message_take_buffers);
 }
 
-/* ---- Servers ----------------------------------------------------------------------------------- */
+/* ---- Servers --------------------------------------------------------------------------------- */
 
 /* zp_credentials, whose pidfd is closed when this goes. */
 struct credentials {
@@ -1237,13 +1297,13 @@ inline result<connection> connect(const std::string &address, patience wait = fo
     zp_credentials who;
     const auto at_once = [](auto... arguments) { return zp_connect_timeout(arguments..., 0); };
     const channel_options *const chosen = &options;
-    const zp_status status = wait.call(zp_connect, at_once, zp_connect_timeout, address.c_str(), chosen,
-                                       &raw, &who);
+    const zp_status status =
+        wait.call(zp_connect, at_once, zp_connect_timeout, address.c_str(), chosen, &raw, &who);
     if (status != ZP_OK) return outcome(status);
     return connection{port(raw), credentials(who)};
 }
 
-/* ---- Sets -------------------------------------------------------------------------------------- */
+/* ---- Sets ------------------------------------------------------------------------------------ */
 
 /* What a set tells: zp_event, whose message is released when this goes. */
 struct event {
@@ -1281,8 +1341,8 @@ class port_set : public detail::owner<detail::bare<zp_set>> {
     }
 
     /*
-     * zp_set_insert: from now on the port is the set's, and this is how to post on it. user comes with
-     * every event. If it fails the port is the caller's as before.
+     * zp_set_insert: from now on the port is the set's, and this is how to post on it. user comes
+     * with every event. If it fails the port is the caller's as before.
      */
     result<port_ref> insert(port &&member, void *user = nullptr) {
         const zp_status status = zp_set_insert(raw_, member.handle(), user);
@@ -1302,15 +1362,15 @@ class port_set : public detail::owner<detail::bare<zp_set>> {
     result<void> resume(port_ref member) { return zp_set_resume(raw_, member.handle()); }
 
     /*
-     * zp_set_wait: the value is those of the events that were filled (none after wake). The messages
-     * that they held before are released first.
+     * zp_set_wait: the value is those of the events that were filled (none after wake). The
+     * messages that they held before are released first.
      */
     result<span<event>> wait(span<event> events, patience wait = for_ever) {
         for (event &old : events) old = event();
         std::size_t count;
-        const zp_status status = wait.call(zp_set_wait, zp_set_try_wait, zp_set_wait_timeout, raw_,
-                                           reinterpret_cast<zp_event *>(events.data()), events.size(),
-                                           &count);
+        const zp_status status =
+            wait.call(zp_set_wait, zp_set_try_wait, zp_set_wait_timeout, raw_,
+                      reinterpret_cast<zp_event *>(events.data()), events.size(), &count);
         if (status != ZP_OK) return outcome(status);
         return events.first(count);
     }
@@ -1329,7 +1389,7 @@ class port_set : public detail::owner<detail::bare<zp_set>> {
     result<void> set_wait(std::uint32_t wait) { return zp_set_set_wait(raw_, wait); }
 };
 
-/* ---- Loops ------------------------------------------------------------------------------------- */
+/* ---- Loops ----------------------------------------------------------------------------------- */
 
 namespace detail {
 #if ZEROPORT_EXCEPTIONS
@@ -1408,7 +1468,7 @@ struct listener {
         return all;
     }
 };
-}  // namespace detail
+} // namespace detail
 
 /*
  * Waits for many ports and calls handlers, one after the other, on the thread that runs it:
@@ -1418,8 +1478,8 @@ struct listener {
  *      }).value();
  *      loop.run().value();
  *
- * The loop owns its members, and closes them when it goes. (An object that goes inside of a handler of
- * its own stops the run, and closes when that has ended.)
+ * The loop owns its members, and closes them when it goes. (An object that goes inside of a handler
+ * of its own stops the run, and closes when that has ended.)
  */
 class event_loop : public detail::owner<detail::bare<zp_loop>> {
   public:
@@ -1434,20 +1494,21 @@ class event_loop : public detail::owner<detail::bare<zp_loop>> {
     /*
      * zp_loop_insert: from now on the port is the loop's. Handlers are whatever can be called with
      *
-     *      on_message(port_ref, message_ref &)   the message is released when it returns
+     *      on_message(port_ref, message_ref &)   the message is released when it returns, and also
+     *                                            when its port is closed or removed before
      *      on_close(port_ref, zp_status)         the channel has ended
      *      on_error(port_ref, outcome)           the next message cannot be had now
      *
      * or nullptr. They are moved in, and destroyed once nothing more can be called (removed): never
-     * while one of them runs. What one throws ends the run, which throws it; its port stays a member.
-     * If this fails the port is the caller's as before, and the handlers are destroyed.
+     * while one of them runs. What one throws ends the run, which throws it; its port stays a
+     * member. If this fails the port is the caller's as before, and the handlers are destroyed.
      */
     template <class OnMessage, class OnClose = std::nullptr_t, class OnError = std::nullptr_t>
     result<port_ref> insert(port &&member, OnMessage on_message, OnClose on_close = {},
                             OnError on_error = {}) {
         using listener = detail::listener<OnMessage, OnClose, OnError>;
-        std::unique_ptr<listener> user(new listener{raw_, std::move(on_message), std::move(on_close),
-                                                    std::move(on_error)});
+        std::unique_ptr<listener> user(
+            new listener{raw_, std::move(on_message), std::move(on_close), std::move(on_error)});
         const zp_handlers handlers = listener::handlers();
         const zp_status status = zp_loop_insert(raw_, member.handle(), &handlers, user.get());
         if (status != ZP_OK) return outcome(status);
@@ -1468,7 +1529,8 @@ class event_loop : public detail::owner<detail::bare<zp_loop>> {
 
     /*
      * zp_loop_run, zp_loop_run_once, zp_loop_run_ready; run_for is zp_loop_run_until. The last
-     * three are ZP_FINISHED when the loop was stopped or has no port left: while (loop.run_once()) {}
+     * three are ZP_FINISHED when the loop was stopped or has no port left: while (loop.run_once())
+     * {}
      */
     result<void> run() { return ran(zp_loop_run); }
     result<void> run_once() { return ran(zp_loop_run_once); }
@@ -1512,6 +1574,6 @@ class event_loop : public detail::owner<detail::bare<zp_loop>> {
 /* The version of the library: ZP_VERSION is the header's. */
 inline std::uint32_t version() noexcept { return zp_version(); }
 
-}  // namespace zeroport
+} // namespace zeroport
 
 #endif

@@ -8,12 +8,12 @@
  *                                  struct film, after a second of the one, and of the other
  *      camera <------ viewer       struct seen
  *
- * The viewer starts the camera, which is this program with an argument. How many frames are on their
- * way is bounded by the answers: a slow viewer gets fewer frames, and not older ones.
+ * The viewer starts the camera, which is this program with an argument. How many frames are on
+ * their way is bounded by the answers: a slow viewer gets fewer frames, and not older ones.
  *
- * A buffer can be kept and given away again by who receives it, so it is sealed, and each frame needs a
- * fresh one, which the kernel has to fill with zeros. A message lies in memory that is used again once
- * it was released. The program shows what that makes.
+ * A buffer can be kept and given away again by who receives it, so it is sealed, and each frame
+ * needs a fresh one, which the kernel has to fill with zeros. A message lies in memory that is used
+ * again once it was released. The program shows what that makes.
  */
 #include <sys/wait.h>
 
@@ -104,7 +104,8 @@ void check(const frame &heading, pixels found) {
     bool is_whole = found.size() == std::size_t{heading.width} * heading.height;
     std::size_t place = 0;
     for (std::uint32_t one : found) is_whole &= one == pixel(heading.number, place++);
-    if (!is_whole) throw std::runtime_error("frame " + std::to_string(heading.number) + " is broken");
+    if (!is_whole)
+        throw std::runtime_error("frame " + std::to_string(heading.number) + " is broken");
 }
 
 /* Checks the pixels where the camera has written them. */
@@ -129,9 +130,10 @@ int be_the_viewer() {
         if (const auto end = message->get<film>()) {
             if (end->frames != frames) throw std::runtime_error("a frame is missing");
             const double count = static_cast<double>(frames), rate = count / end->seconds;
-            std::printf("%.0f frames/s of %u x %u pixels, %.0f MB/s, %.1f ms from camera to viewer: %s\n",
-                        rate, width, height, rate * width * height * 4 / 1e6, age / count * 1e3,
-                        ways[films++ % 2]);
+            std::printf(
+                "%.0f frames/s of %u x %u pixels, %.0f MB/s, %.1f ms from camera to viewer: %s\n",
+                rate, width, height, rate * width * height * 4 / 1e6, age / count * 1e3,
+                ways[films++ % 2]);
             frames = 0;
             age = 0;
             continue;
@@ -148,7 +150,7 @@ int be_the_viewer() {
     return message.status() == ZP_CLOSED && status == 0 && films == 2 ? 0 : 1;
 }
 
-}  // namespace
+} // namespace
 
 int main(int argc, char **) {
     try {

@@ -1,4 +1,7 @@
-/* Children, servers and who calls them, from C++. As a child it echoes one message with its argument. */
+/*
+ * Children, servers and who calls them, from C++. As a child it echoes one message with its
+ * argument.
+ */
 #include "expect.hpp"
 
 #include <poll.h>
@@ -19,7 +22,8 @@ static int child(const std::string &argument) {
 
 static void spawns(const char *self) {
     const std::vector<std::string> given{"GIVEN=value"}, wrong{"no value"};
-    for (const auto *environment : {static_cast<const std::vector<std::string> *>(nullptr), &given}) {
+    for (const auto *environment :
+         {static_cast<const std::vector<std::string> *>(nullptr), &given}) {
         zeroport::child child = GET(zeroport::spawn({self, "argument"}, {}, environment));
         EXPECT(ZP_OK, child.port.post_bytes("hello"));
         HOLDS(GET(child.port.recv()).text() ==

@@ -4,6 +4,7 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -12,10 +13,11 @@ use support::with_watchdog;
 use zeroport::{ChannelOptions, MessagePort, Tagged, Trust};
 
 const HEADER: &str = include_str!("../../include/zeroport.hpp");
+const C_HEADER: &str = include_str!("../../include/zeroport.h");
 const STRICT: [&str; 6] = ["-pedantic", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror"];
 const SANITIZED: [&str; 3] =
     ["-std=c++17", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-const WITHOUT_EXCEPTIONS: [&str; 3] = ["-std=c++20", "-fno-exceptions", "-fno-rtti"];
+const WITHOUT_EXCEPTIONS: [&str; 4] = ["-std=c++20", "-O1", "-fno-exceptions", "-fno-rtti"];
 
 fn here(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
@@ -32,7 +34,7 @@ fn build(sources: &[&str], name: &str, options: &[&str]) -> PathBuf {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let libraries = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let mut compiler = compiler();
-    compiler.args(STRICT).args(["-g", "-O1"]).args(options).arg("-I").arg(here("tests"));
+    compiler.args(STRICT).arg("-g").args(options).arg("-I").arg(here("tests"));
     compiler.arg("-o").arg(&program).args(sources.iter().map(|source| here(source)));
     compiler.arg(libraries.join("libzeroport_ffi.a"));
     // What Rust's standard library needs.
@@ -131,6 +133,29 @@ fn the_compiler_refuses_what_is_no_plain_data() {
     assert!(is_fine, "{text}");
 }
 
+/// The functions of which some code (no comment) speaks.
+fn functions(code: &str) -> BTreeSet<&str> {
+    let is_comment = |line: &&str| line.trim_start().starts_with(['*', '/']);
+    let words = |line| str::split(line, |c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let lines = code.lines().filter(|line| !is_comment(line));
+    lines.flat_map(words).filter(|word| word.starts_with("zp_")).collect()
+}
+
+/// All that a C program can call, a C++ program can call by its header.
+#[test]
+fn each_function_of_c_has_its_form() {
+    let declared = C_HEADER.lines().filter_map(|line| line.split_once('(')).map(|(line, _)| line);
+    let names = declared.filter_map(|line| line.split([' ', '*']).next_back());
+    let declared: BTreeSet<_> = names
+        .filter(|name| name.starts_with("zp_") && functions(C_HEADER).contains(name))
+        .collect();
+    assert!(declared.len() > 70, "{declared:?}");
+    // The compiler computes the tags.
+    let computed = BTreeSet::from(["zp_tag_of_name", "zp_tag_of_plain_data"]);
+    let missing: BTreeSet<_> = declared.difference(&functions(HEADER)).copied().collect();
+    assert_eq!(missing, computed);
+}
+
 /// The example at the top of the header, as it stands there.
 #[test]
 fn the_example_of_the_header_echoes() {
@@ -154,6 +179,19 @@ fn the_example_of_the_header_echoes() {
         }
         port.close();
         assert_eq!(child.wait_with_output().unwrap().stdout, b"the channel was closed\n");
+    });
+}
+
+/// The example ends by itself, and has checked each pixel.
+#[test]
+fn the_camera_is_seen() {
+    with_watchdog(|| {
+        let program = build(&["../examples/c/camera.cpp"], "camera", &["-std=c++17", "-O2"]);
+        let text = run(&mut Command::new(program));
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].ends_with("in fresh buffers"), "{text}");
+        assert!(lines[1].ends_with("in messages, whose memory is used again"), "{text}");
+        assert_eq!(lines[2], "camera: the channel was closed; every pixel was checked");
     });
 }
 

@@ -18,8 +18,8 @@
 inline void expect_status(zp_status expected, const zeroport::outcome &found, const char *call,
                           const char *file, int line) {
     if (found.status() != expected) {
-        std::fprintf(stderr, "%s:%d: %s\n  gives: %s\n  not:   %s\n", file, line, call, found.text(),
-                     zp_status_text(expected));
+        std::fprintf(stderr, "%s:%d: %s\n  gives: %s\n  not:   %s\n", file, line, call,
+                     found.text(), zp_status_text(expected));
         std::exit(1);
     }
 }

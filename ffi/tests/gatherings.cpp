@@ -152,7 +152,8 @@ static void loops() {
         reason = status;
     };
     GET(loop.insert(std::move(back), nullptr, on_close));
-    EXPECT(ZP_BAD_HANDLE, loop.insert(std::move(back), [life = life(ends)](port_ref, message_ref &) {}));
+    EXPECT(ZP_BAD_HANDLE,
+           loop.insert(std::move(back), [life = life(ends)](port_ref, message_ref &) {}));
     HOLDS(ends == 2); /* refused: the handlers are destroyed */
     EXPECT(ZP_OK, far.close());
     EXPECT(ZP_OK, loop.run());
@@ -225,9 +226,7 @@ template <class Run>
 static int thrown_by(Run run) {
     try {
         (void)run();
-    } catch (const surprise &thrown) {
-        return thrown.number;
-    }
+    } catch (const surprise &thrown) { return thrown.number; }
     return 0;
 }
 
@@ -241,9 +240,8 @@ static void throwing() {
         throw surprise{GET(message.get<int>())};
     };
     GET(loop.insert(
-        std::move(near), [throws, life = life(ends)](port_ref port, message_ref &message) {
-            throws(port, message);
-        },
+        std::move(near),
+        [throws, life = life(ends)](port_ref port, message_ref &message) { throws(port, message); },
         [](port_ref, zp_status) { throw surprise{99}; }));
     for (int number = 1; number <= 3; ++number) EXPECT(ZP_OK, far.post(number));
     HOLDS(thrown_by([&] { return loop.run(); }) == 1);
@@ -251,7 +249,9 @@ static void throwing() {
     HOLDS(thrown_by([&] { return loop.run_for(1s); }) == 3);
     EXPECT(ZP_OK, loop.run_ready()); /* nothing of it stays behind */
 
-    /* A loop that runs inside of another one's handler: it goes through both, or is caught between. */
+    /*
+     * A loop that runs inside of another one's handler: it goes through both, or is caught between.
+     */
     EXPECT(ZP_OK, far.post(4));
     EXPECT(ZP_OK, there.post(0));
     int between = 0;

@@ -22,7 +22,7 @@ enum class colour : std::uint8_t { red = 1, green = 2 };
 struct alignas(64) wide {
     std::uint64_t numbers[8];
 };
-}  // namespace theirs
+} // namespace theirs
 template <>
 struct zeroport::name_of<theirs::colour> {
     static constexpr const char *value = "test.Colour";
@@ -92,6 +92,7 @@ static void spans() {
     other = array;
     HOLDS(*other.data() == 6);
     HOLDS(zeroport::span<int>().empty() && zeroport::bytes().empty());
+    HOLDS(zeroport::bytes(static_cast<const char *>(nullptr)).empty());
     HOLDS(zeroport::bytes(std::string("four")).size() == 4 && zeroport::bytes("\0x").empty());
     HOLDS(zeroport::bytes(std::vector<std::uint8_t>(5)).size() == 5);
     static_assert(!std::is_convertible_v<std::vector<int>, zeroport::bytes>, "ints are no bytes");
@@ -188,6 +189,9 @@ static void batches() {
     HOLDS(messages[0].is<point>() && messages[1].text() == "b");
     HOLDS(GET(far.recv_all(messages, 1ms)).size() == 3);
     HOLDS(!messages[3]); /* what it held was released */
+    EXPECT(ZP_OK, zeroport::release({messages.data(), 3}));
+    HOLDS(!messages[0] && messages[2].bytes().empty());
+    EXPECT(ZP_BAD_HANDLE, zeroport::release(messages));
     EXPECT(ZP_EMPTY, far.recv_all(messages, zeroport::no_wait));
     EXPECT(ZP_BAD_ARGUMENT, far.recv_all({}));
     EXPECT(ZP_OK, far.close());
@@ -378,6 +382,28 @@ static void elsewhere_at_once() {
     EXPECT(ZP_FREED, waited.peer_state());
 }
 
+/* Threads whose ports go before their messages, all at once: nothing is left in the end. */
+static void leftovers_of_many() {
+    const auto leave = [](std::vector<zeroport::port_ref> &left) {
+        for (int round = 0; round < 100; ++round) {
+            auto [near, far] = a_channel();
+            EXPECT(ZP_OK, near.post(round));
+            const auto held = GET(far.recv());
+            left.emplace_back(far);
+            EXPECT(ZP_OK, near.close()); /* so that the message is the last thing that goes */
+            far = zeroport::port();
+            HOLDS(GET(held.get<int>()) == round);
+        }
+    };
+    std::array<std::vector<zeroport::port_ref>, 4> left;
+    std::vector<std::thread> threads;
+    for (auto &of_one : left) threads.emplace_back([&] { leave(of_one); });
+    for (std::thread &thread : threads) thread.join();
+    for (const auto &of_one : left) {
+        for (zeroport::port_ref port : of_one) EXPECT(ZP_FREED, port.peer_state());
+    }
+}
+
 static void moves_and_misuse() {
     auto [near, far] = a_channel();
     zeroport::port moved = std::move(near);
@@ -395,7 +421,8 @@ static void moves_and_misuse() {
     const zeroport::port_ref old = near;
     zeroport::message message = GET(far.recv());
     zeroport::message second = std::move(message);
-    HOLDS(!message && message.bytes().empty() && message.text().empty() && second.text() == "moved");
+    HOLDS(!message && message.bytes().empty() && message.text().empty() &&
+          second.text() == "moved");
     HOLDS(message.get<int>().differs() == mismatch::type && message.port_count() == 0);
     EXPECT(ZP_BAD_HANDLE, message.release());
     HOLDS((message.take_ports<1>().differs() == mismatch::count));
@@ -470,15 +497,11 @@ static void errors() {
     int thrown = 0;
     try {
         (void)near.try_recv()->text();
-    } catch (const std::exception &) {
-        ++thrown;
-    }
+    } catch (const std::exception &) { ++thrown; }
     try {
         EXPECT(ZP_OK, near.close());
         near.post(1).value();
-    } catch (const zeroport::error &) {
-        ++thrown;
-    }
+    } catch (const zeroport::error &) { ++thrown; }
     try {
         zeroport::spawn({"/no/such/program"}).value();
     } catch (const zeroport::error &error) {
@@ -506,6 +529,7 @@ int main() {
     buffers();
     outliving();
     elsewhere_at_once();
+    leftovers_of_many();
     moves_and_misuse();
     a_port_itself();
     descriptors();

@@ -1,7 +1,7 @@
 /*
- * Plain data to and from a Rust program, which has started this one: each value comes back, changed in a
- * way that the other side knows; of what is none of them comes back what differs, as text. The messages
- * at the end are of types that the Rust program has under the same name with other fields.
+ * Plain data to and from a Rust program, which has started this one: each value comes back, changed
+ * in a way that the other side knows; of what is none of them comes back what differs, as text. The
+ * messages at the end are of types that the Rust program has under the same name with other fields.
  */
 #include "expect.hpp"
 
@@ -57,7 +57,7 @@ bool is_any_of(zeroport::port &port, const zeroport::message &message) {
     return (answer<T>(port, message) || ...);
 }
 
-}  // namespace
+} // namespace
 
 int main() {
     zeroport::port parent = GET(zeroport::parent_port());
