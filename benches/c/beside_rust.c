@@ -9,7 +9,8 @@
 
 #include "zeroport.h"
 
-enum { TRIPS = 200000, MESSAGES = 4000000, BATCH = 64 };
+/* As there. */
+enum { WARM_UP = 100000, TRIPS = 100000, MESSAGES = 1000000, BATCH = 64 };
 
 static char bytes[64];
 static volatile unsigned char seen;
@@ -93,8 +94,7 @@ static size_t count;
 
 static void *other(void *unused) {
     pin(1);
-    /* First what is not measured. */
-    there(ports[1], count / 10);
+    there(ports[1], WARM_UP);
     there(ports[1], count);
     return unused;
 }
@@ -124,7 +124,7 @@ int main(int argc, char **argv) {
     must(zp_channel_new(ports, &options));
     if (pthread_create(&thread, NULL, other, NULL) != 0) abort();
     pin(0);
-    here(ports[0], count / 10);
+    here(ports[0], WARM_UP);
     start = now();
     here(ports[0], count);
     pthread_join(thread, NULL);

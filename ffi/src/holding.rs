@@ -94,20 +94,6 @@ impl Port {
     ) -> Result<R, Failure> {
         match &self.whose {
             Whose::Ours(port) => with(port.as_sender()),
-            _ => self.sending_elsewhere(id, with),
-        }
-    }
-
-    /// As [`sending`](Self::sending), where it is not as usual.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn sending_elsewhere<R>(
-        &self,
-        id: u64,
-        with: impl FnOnce(&Sender) -> Result<R, Failure>,
-    ) -> Result<R, Failure> {
-        match &self.whose {
-            Whose::Ours(port) => with(port.as_sender()),
             Whose::In(membership) => membership.sending(id, with),
             Whose::Away => Err(Status::Internal.into()),
         }

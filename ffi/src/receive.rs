@@ -3,6 +3,7 @@
 
 use zeroport::{Message, MessagePort, RecvError};
 
+use crate::bias;
 use crate::boundary::{call, place, places};
 use crate::held::Held;
 use crate::holding::PORTS;
@@ -61,6 +62,20 @@ unsafe fn receive(
     if unsafe { receive_at_once(port, message) } {
         return Status::Ok;
     }
+    // SAFETY: A1, passed on.
+    unsafe { receive_slowly(port, message, how) }
+}
+
+/// # Safety
+///
+/// As [`zp_port_recv`].
+#[cold]
+#[inline(never)]
+unsafe fn receive_slowly(
+    port: CPort,
+    message: *mut CMessage,
+    how: impl FnOnce(&MessagePort) -> Result<Message<'_>, RecvError>,
+) -> Status {
     call(|| {
         // SAFETY: A1.
         let place = unsafe { place(message) }?;
@@ -84,15 +99,16 @@ unsafe fn receive(
 unsafe fn receive_at_once(port: CPort, message: *mut CMessage) -> bool {
     // SAFETY: A1.
     let Ok(place) = (unsafe { place(message) }) else { return false };
-    let Some(mut visit) = PORTS.enter_as_owner(port.id) else { return false };
-    let Ok((receiver, held)) = visit.receiving() else { return false };
-    if !held.has_room() {
-        return false;
-    }
-    let Some(received) = receiver.recv_at_once() else { return false };
-    // SAFETY: A3: it lies beside the port from now on.
-    place.write(unsafe { keep(port.id, received, held, 0) });
-    true
+    let Some((visited, inside)) = PORTS.enter_at_once(port.id) else { return false };
+    let received = match visited.receiving() {
+        Ok((receiver, held)) if held.has_room() => receiver.recv_at_once().map(|received| {
+            // SAFETY: A3: it lies beside the port from now on.
+            place.write(unsafe { keep(port.id, received, held, 0) });
+        }),
+        _ => None,
+    };
+    bias::leave(inside);
+    received.is_some()
 }
 
 /// # Safety
@@ -105,9 +121,10 @@ pub(crate) unsafe fn keep(
     held: &mut Held,
     member: u64,
 ) -> CMessage {
+    let mut told = CMessage::of(&message);
     // SAFETY: A3, passed on.
-    let (message, number) = unsafe { held.keep(message, member) };
-    message.map_or(CMessage::NONE, |message| CMessage::of(message, [receiver, number]))
+    told.opaque = [receiver, unsafe { held.keep(message, member) }];
+    told
 }
 
 /// Waits for the next message, and takes what else is there.
@@ -185,11 +202,19 @@ unsafe fn receive_all(
             if held.make_room().is_err() {
                 break;
             }
-            let Ok(message) = receiver.try_recv() else { break };
+            let next = receiver.recv_at_once().or_else(|| try_recv(receiver));
+            let Some(message) = next else { break };
             // SAFETY: A3, as above.
             place.write(unsafe { keep(port.id, message, held, 0) });
             *count += 1;
         }
         Ok(())
     })
+}
+
+/// The next message, where it is not as most are.
+#[cold]
+#[inline(never)]
+fn try_recv(receiver: &MessagePort) -> Option<Message<'_>> {
+    receiver.try_recv().ok()
 }

@@ -6,8 +6,10 @@ use std::time::Instant;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use zeroport::{ChannelOptions, MessageChannel, MessagePort, WaitStrategy};
 
-const TRIPS: usize = 200_000;
-const MESSAGES: usize = 4_000_000;
+/// Not measured: by then both sides have learnt how the other is.
+const WARM_UP: usize = 100_000;
+const TRIPS: usize = 100_000;
+const MESSAGES: usize = 1_000_000;
 /// Of a batch.
 const BATCH: usize = 64;
 const BYTES: [u8; 64] = [7; 64];
@@ -24,12 +26,11 @@ fn main() {
     let MessageChannel { port1, port2 } = channel.unwrap();
     let other = std::thread::spawn(move || {
         pin(1);
-        // First what is not measured.
-        there(&port2, count / 10);
+        there(&port2, WARM_UP);
         there(&port2, count);
     });
     pin(0);
-    here(&port1, count / 10);
+    here(&port1, WARM_UP);
     let start = Instant::now();
     here(&port1, count);
     other.join().unwrap();
