@@ -139,8 +139,8 @@ unsafe fn post_usually(
     {
         // SAFETY: A1; it is not null, and not larger than any memory.
         let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
-        let posted = match visited.ours() {
-            Ok(port) => port.as_sender().post_at_once(bytes),
+        let posted = match visited.sender() {
+            Ok(sender) => sender.post_at_once(bytes),
             Err(_) => AtOnce::NotPosted,
         };
         if let AtOnce::Published { last } = posted {
@@ -159,7 +159,7 @@ unsafe fn post_usually(
 #[cold]
 #[inline(never)]
 fn finish(visited: &Port, inside: &Inside, last: u64) -> Status {
-    let finished = visited.ours().and_then(|port| Ok(port.as_sender().finish_post(last)?));
+    let finished = visited.sender().and_then(|sender| Ok(sender.finish_post(last)?));
     bias::leave(inside);
     finished.map_or_else(told, |()| Status::Ok)
 }
@@ -178,9 +178,7 @@ unsafe fn post_slowly(
     call(|| {
         // SAFETY: A1.
         let bytes = unsafe { items(data.cast::<u8>(), len) }?;
-        PORTS
-            .enter(port.id)?
-            .sending(port.id, |sender| Ok(sender.post_foreign(bytes, 0, timeout)?))
+        PORTS.enter(port.id)?.sending(port.id, |sender| Ok(sender.post_foreign(bytes, 0, timeout)?))
     })
 }
 
@@ -400,6 +398,23 @@ pub unsafe extern "C" fn zp_port_try_post_all(
 ) -> Status {
     // SAFETY: A1, passed on.
     unsafe { post_all(port, posts, count, posted, NOT) }
+}
+
+/// Posts as many messages as there is room for; waits for room at most so long.
+///
+/// # Safety
+///
+/// As [`zp_port_post_all`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn zp_port_post_all_timeout(
+    port: CPort,
+    posts: *const CPost,
+    count: usize,
+    posted: *mut usize,
+    timeout_ms: u32,
+) -> Status {
+    // SAFETY: A1, passed on.
+    unsafe { post_all(port, posts, count, posted, at_most(timeout_ms)) }
 }
 
 /// # Safety

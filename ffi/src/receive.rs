@@ -1,12 +1,12 @@
 //! `zp_port_recv…`: messages come in.
 #![allow(unsafe_code)]
 
-use zeroport::{Message, MessagePort, RecvError};
+use zeroport::{Message, RecvError};
 
 use crate::bias;
 use crate::boundary::{call, place, places};
 use crate::held::Held;
-use crate::holding::PORTS;
+use crate::holding::{PORTS, Receiving};
 use crate::message::CMessage;
 use crate::options::milliseconds;
 use crate::port::CPort;
@@ -20,7 +20,7 @@ use crate::status::Status;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_recv(port: CPort, message: *mut CMessage) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |port| port.recv()) }
+    unsafe { receive(port, message, |receiver| receiver.recv()) }
 }
 
 /// Takes the next message if there is one.
@@ -31,7 +31,7 @@ pub unsafe extern "C" fn zp_port_recv(port: CPort, message: *mut CMessage) -> St
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_try_recv(port: CPort, message: *mut CMessage) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |port| port.try_recv()) }
+    unsafe { receive(port, message, |receiver| receiver.try_recv()) }
 }
 
 /// Waits for the next message, at most so long.
@@ -46,7 +46,7 @@ pub unsafe extern "C" fn zp_port_recv_timeout(
     timeout_ms: u32,
 ) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |port| port.recv_timeout(milliseconds(timeout_ms))) }
+    unsafe { receive(port, message, |receiver| receiver.recv_timeout(milliseconds(timeout_ms))) }
 }
 
 /// # Safety
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn zp_port_recv_timeout(
 unsafe fn receive(
     port: CPort,
     message: *mut CMessage,
-    how: impl FnOnce(&MessagePort) -> Result<Message<'_>, RecvError>,
+    how: impl for<'p> FnOnce(Receiving<'p>) -> Result<Message<'p>, RecvError>,
 ) -> Status {
     // SAFETY: A1, passed on.
     if unsafe { receive_at_once(port, message) } {
@@ -74,7 +74,7 @@ unsafe fn receive(
 unsafe fn receive_slowly(
     port: CPort,
     message: *mut CMessage,
-    how: impl FnOnce(&MessagePort) -> Result<Message<'_>, RecvError>,
+    how: impl for<'p> FnOnce(Receiving<'p>) -> Result<Message<'p>, RecvError>,
 ) -> Status {
     call(|| {
         // SAFETY: A1.
@@ -140,7 +140,7 @@ pub unsafe extern "C" fn zp_port_recv_all(
     count: *mut usize,
 ) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive_all(port, (messages, capacity, count), |port| port.recv()) }
+    unsafe { receive_all(port, (messages, capacity, count), |receiver| receiver.recv()) }
 }
 
 /// Takes what messages are there.
@@ -156,7 +156,7 @@ pub unsafe extern "C" fn zp_port_try_recv_all(
     count: *mut usize,
 ) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive_all(port, (messages, capacity, count), |port| port.try_recv()) }
+    unsafe { receive_all(port, (messages, capacity, count), |receiver| receiver.try_recv()) }
 }
 
 /// Waits for the next message, at most so long, and takes what else is there.
@@ -174,7 +174,9 @@ pub unsafe extern "C" fn zp_port_recv_all_timeout(
 ) -> Status {
     let timeout = milliseconds(timeout_ms);
     // SAFETY: A1, passed on.
-    unsafe { receive_all(port, (messages, capacity, count), |port| port.recv_timeout(timeout)) }
+    unsafe {
+        receive_all(port, (messages, capacity, count), |receiver| receiver.recv_timeout(timeout))
+    }
 }
 
 /// # Safety
@@ -184,7 +186,7 @@ pub unsafe extern "C" fn zp_port_recv_all_timeout(
 unsafe fn receive_all(
     port: CPort,
     (messages, capacity, count): (*mut CMessage, usize, *mut usize),
-    how: impl for<'p> FnOnce(&'p MessagePort) -> Result<Message<'p>, RecvError>,
+    how: impl for<'p> FnOnce(Receiving<'p>) -> Result<Message<'p>, RecvError>,
 ) -> Status {
     call(|| {
         // SAFETY: A1.
@@ -215,6 +217,6 @@ unsafe fn receive_all(
 /// The next message, where it is not as most are.
 #[cold]
 #[inline(never)]
-fn try_recv(receiver: &MessagePort) -> Option<Message<'_>> {
+fn try_recv(receiver: Receiving<'_>) -> Option<Message<'_>> {
     receiver.try_recv().ok()
 }

@@ -168,7 +168,10 @@ impl<T: 'static, O: 'static> Table<T, O> {
     /// As [`enter`](Self::enter), for the owner of the place only, who must [leave](bias::leave) it. A panic before that must
     /// end the process (A5): nobody would be let in any more.
     #[inline(always)]
-    pub(crate) fn enter_at_once(&'static self, id: u64) -> Option<(&'static mut T, &'static Inside)> {
+    pub(crate) fn enter_at_once(
+        &'static self,
+        id: u64,
+    ) -> Option<(&'static mut T, &'static Inside)> {
         let place = self.place(id)?;
         let inside = place.enter_as_owner(id)?;
         // SAFETY: A4: this thread has it alone.
@@ -265,8 +268,7 @@ impl<T, O> Place<T, O> {
         // SAFETY: owners stay for ever.
         let found = unsafe { &*owner };
         // B1.
-        let may_enter =
-            (found.is_this_thread() || bias::demand()) && !found.is_in(self.address());
+        let may_enter = (found.is_this_thread() || bias::demand()) && !found.is_in(self.address());
         if !may_enter {
             // Release: as in `own`.
             self.owner.store(owner, Ordering::Release);
@@ -316,6 +318,10 @@ pub(crate) struct Visit<T: 'static, O: 'static = ()> {
 }
 
 impl<T, O> Visit<T, O> {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Takes the handle from its tenant, for ever.
     pub(crate) fn leave(self, why: Gone) -> Box<T> {
         let Self { table, place, id, inside } = self;

@@ -9,7 +9,7 @@ use crate::ring::Content;
 use super::headed::Heading;
 use super::post::{Patience, Sender, UNTAGGED};
 use super::transfer_list::{TransferError, TransferList};
-use super::{Message, MessagePort, Trust};
+use super::{Message, MessagePort, Receiver, Trust};
 
 /// `None` is for ever, and no time at all does not wait.
 #[inline(always)]
@@ -40,13 +40,24 @@ impl MessagePort {
         self.halves().0
     }
 
+    #[doc(hidden)]
+    #[inline]
+    pub fn as_receiver(&self) -> &Receiver {
+        self.halves().1
+    }
+}
+
+impl Receiver {
     /// The next message, if it is there, and as most are.
     #[doc(hidden)]
     #[inline(always)]
     pub fn recv_at_once(&self) -> Option<Message<'_>> {
-        let receiver = self.halves().1;
-        let record = receiver.peek_in_place()?;
-        Some(receiver.hand_out_in_place(record))
+        self.peek_in_place().map(|record| self.hand_out_in_place(record))
+    }
+
+    #[doc(hidden)]
+    pub fn trust(&self) -> Trust {
+        self.hold().endpoint.trust()
     }
 }
 
