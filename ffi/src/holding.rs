@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use zeroport::{Closer, Loan, Message, MessagePort, PeerState, Receiver, RecvError, Sender};
+use zeroport::{Closer, Drain, Loan, Message, MessagePort, PeerState, Receiver, RecvError, Sender};
 
 use crate::held::Held;
 use crate::member::Membership;
@@ -120,6 +120,13 @@ impl<'p> Receiving<'p> {
             Self::Half(half) => half,
         };
         receiver.recv_at_once()
+    }
+
+    pub(crate) fn drain(self) -> Drain<'p> {
+        match self {
+            Self::Port(port) => port.drain(),
+            Self::Half(half) => half.drain(),
+        }
     }
 
     pub(crate) fn pollable(self) -> io::Result<BorrowedFd<'p>> {

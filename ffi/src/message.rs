@@ -247,11 +247,28 @@ pub unsafe extern "C" fn zp_messages_release(messages: *mut CMessage, count: usi
             let same = messages.iter().take_while(|message| message.opaque[0] == from).count();
             let (those, others) = messages.split_at_mut(same);
             messages = others;
-            let released = with_held(from, |held| release_all(held, those));
+            let released = release_run(from, those);
             failure = failure.or(released.err());
         }
         failure.map_or(Ok(()), Err)
     })
+}
+
+/// Lets go what one port, set or loop holds.
+fn release_run(from: u64, messages: &mut [CMessage]) -> Result<(), Failure> {
+    if !PORTS.is_of(from) {
+        return member::with_held(from, |held| release_all(held, messages));
+    }
+    let mut visit = PORTS.enter(from)?;
+    match visit.receiving() {
+        Ok((receiver, held)) => {
+            // The room goes back in one piece: nobody looks after each message whether there is another one, and so takes
+            // that line from the poster.
+            let _piece = receiver.drain();
+            release_all(held, messages)
+        }
+        Err(_) => release_all(&mut visit.held, messages),
+    }
 }
 
 /// All that can be let go, and the first failure.
