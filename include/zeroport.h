@@ -15,6 +15,7 @@
  *   set       many ports, one wait; what there is comes in an array of events
  *   loop      many ports, one wait; what there is goes to handlers
  *   member    a port in a set or loop
+ *   half      what posts, or what receives, of one port: for two threads
  *
  *        this process                  another one, or this one
  *
@@ -64,8 +65,9 @@
  *
  * Any thread may use any handle, but one thread at a time a port and the messages that it has
  * received, and one thread at a time a set or loop with all its members: who comes second gets
- * ZP_BUSY, nobody waits. Always may be called: zp_port_shutdown, zp_set_wake, zp_loop_wake,
- * zp_loop_stop.
+ * ZP_BUSY, nobody waits. So while one thread waits in zp_port_recv, no other can post on that port:
+ * zp_port_split makes two halves of it, for a thread each. Always may be called: zp_port_shutdown,
+ * zp_set_wake, zp_loop_wake, zp_loop_stop.
  *
  * FORK
  *
@@ -117,36 +119,37 @@ typedef enum zp_status {
     ZP_BORROWED = 15, /* messages that it has received are still held: release them first */
     ZP_LOANED = 16,   /* room is reserved on the port: publish or cancel it first */
     ZP_MEMBER = 17,   /* the port is in a set or loop, which receives for it */
-    ZP_STRANGER = 18, /* the port is not in this set or loop */
-    ZP_SEALED = 19,   /* the buffer is sealed, and can only be read */
-    ZP_DETACHED = 20,
-    ZP_TOO_LARGE = 21, /* longer than zp_port_max_payload says, or than what was reserved */
-    ZP_TOO_SMALL = 22, /* the caller's array is too small; nothing was taken */
+    ZP_HALF = 18,     /* it is one half of a port, and not for that: see zp_port_split */
+    ZP_STRANGER = 19, /* the port is not in this set or loop; the halves are not of one port */
+    ZP_SEALED = 20,   /* the buffer is sealed, and can only be read */
+    ZP_DETACHED = 21,
+    ZP_TOO_LARGE = 22, /* longer than zp_port_max_payload says, or than what was reserved */
+    ZP_TOO_SMALL = 23, /* the caller's array is too small; nothing was taken */
 
     /* These ports and buffers cannot be given away on this port. */
-    ZP_TOO_MANY = 23,  /* more than 1024 ports, or 1024 buffers */
-    ZP_DUPLICATE = 24, /* twice in the list */
-    ZP_CARRIER = 25,   /* the port on which the message is posted */
-    ZP_OTHER_END = 26, /* its other end: nobody could receive the message */
-    ZP_ENDED = 27,     /* has reported the end of its channel, or was shut down */
-    ZP_TRUSTED = 28,   /* of a trusted channel, on a carrier that is not: see zp_channel_options */
+    ZP_TOO_MANY = 24,  /* more than 1024 ports, or 1024 buffers */
+    ZP_DUPLICATE = 25, /* twice in the list */
+    ZP_CARRIER = 26,   /* the port on which the message is posted */
+    ZP_OTHER_END = 27, /* its other end: nobody could receive the message */
+    ZP_ENDED = 28,     /* has reported the end of its channel, or was shut down */
+    ZP_TRUSTED = 29,   /* of a trusted channel, on a carrier that is not: see zp_channel_options */
 
     /* What came cannot be had. */
-    ZP_REFUSED = 29,      /* it is no port, or somebody else has it; the server refuses */
-    ZP_INCOMPATIBLE = 30, /* the other program has another version of zeroport */
-    ZP_UNNAMED = 39,      /* the message was posted without a name */
-    ZP_NO_PARENT = 31,    /* this process was not started by a zeroport program */
+    ZP_REFUSED = 30,      /* it is no port, or somebody else has it; the server refuses */
+    ZP_INCOMPATIBLE = 31, /* the other program has another version of zeroport */
+    ZP_UNNAMED = 32,      /* the message was posted without a name */
+    ZP_NO_PARENT = 33,    /* this process was not started by a zeroport program */
 
     /* Servers. */
-    ZP_BAD_ADDRESS = 32, /* empty, longer than 107 bytes, or no path that a socket can have */
-    ZP_IN_USE = 33,      /* a server listens there, or what is there is no socket */
-    ZP_NO_SERVER = 34,   /* nobody listens there */
-    ZP_NOT_ALLOWED = 35, /* the permissions of the address forbid it */
-    ZP_HUNG_UP = 36,     /* the caller has gone */
+    ZP_BAD_ADDRESS = 34, /* empty, longer than 107 bytes, or no path that a socket can have */
+    ZP_IN_USE = 35,      /* a server listens there, or what is there is no socket */
+    ZP_NO_SERVER = 36,   /* nobody listens there */
+    ZP_NOT_ALLOWED = 37, /* the permissions of the address forbid it */
+    ZP_HUNG_UP = 38,     /* the caller has gone */
 
     /* The rest. */
-    ZP_SYSTEM = 37,  /* the operating system refused; errno says why, as after any system call */
-    ZP_INTERNAL = 38 /* a bug in zeroport */
+    ZP_SYSTEM = 39,  /* the operating system refused; errno says why, as after any system call */
+    ZP_INTERNAL = 40 /* a bug in zeroport */
 } zp_status;
 
 /* What a status means, in a few words: a constant text, also for numbers that are no status. */
@@ -320,7 +323,7 @@ typedef struct zp_post {
  * and of something in the list, beside those for any handle (ZP_BAD_HANDLE, ZP_FREED, ...):
  *
  *      ZP_DUPLICATE, ZP_CARRIER, ZP_OTHER_END, ZP_ENDED, ZP_TRUSTED
- *      ZP_BORROWED, ZP_LOANED, ZP_MEMBER   release, publish, remove first
+ *      ZP_BORROWED, ZP_LOANED, ZP_MEMBER, ZP_HALF   release, publish, remove, join first
  */
 zp_status zp_port_post_with(zp_port port, const zp_post *post, size_t *bad_index);
 zp_status zp_port_try_post_with(zp_port port, const zp_post *post, size_t *bad_index);
@@ -337,6 +340,8 @@ zp_status zp_port_post_with_timeout(zp_port port, const zp_post *post, size_t *b
  */
 zp_status zp_port_post_all(zp_port port, const zp_post *posts, size_t count, size_t *posted);
 zp_status zp_port_try_post_all(zp_port port, const zp_post *posts, size_t count, size_t *posted);
+zp_status zp_port_post_all_timeout(zp_port port, const zp_post *posts, size_t count, size_t *posted,
+                                   uint32_t timeout_ms);
 
 /*
  * The tags that Rust programs give their types: plain data by name, size and alignment ("u32", 4, 4),
@@ -552,6 +557,38 @@ typedef struct zp_named {
  */
 zp_status zp_message_open(const zp_message *message, zp_named *named);
 
+/* ---- A port for two threads ------------------------------------------------------------------- */
+
+/*
+ * Makes two halves of a port: halves[0] posts, halves[1] receives, each for a thread of its own, at
+ * the same time. The port's handle is spent (ZP_FREED), the other end notices nothing.
+ *
+ *      thread 1:   zp_port_post(halves[0], ...)
+ *      thread 2:   zp_port_recv(halves[1], ...)
+ *
+ * A half is a zp_port that does only its part of what a port does; the rest is ZP_HALF. Posts, loans
+ * and zp_port_max_payload are for halves[0]; zp_port_recv and its like, zp_port_fd, _arm and _disarm
+ * for halves[1]. Neither can be given away, detached, or put into a set or loop.
+ *
+ * zp_port_close gives one half up. With the second the port is closed, not before: until then what
+ * the other end posts to it waits, be there somebody who receives or not. zp_port_shutdown, on either
+ * half, ends the channel at once for both.
+ *
+ *      ZP_BORROWED, ZP_LOANED   release its messages, publish or cancel the loan first
+ *      ZP_MEMBER, ZP_HALF       it is in a set or loop, or a half already
+ */
+zp_status zp_port_split(zp_port port, zp_port halves[2]);
+
+/*
+ * Makes one port of its two halves, in that order: a port as before. The handles of the halves are
+ * spent (ZP_FREED).
+ *
+ *      ZP_HALF           sender is no half that posts, or receiver none that receives
+ *      ZP_STRANGER       they are not of one port
+ *      ZP_BORROWED, ZP_LOANED   as in zp_port_split
+ */
+zp_status zp_port_join(zp_port sender, zp_port receiver, zp_port *port);
+
 /* ---- A port in a loop of another kind --------------------------------------------------------- */
 
 /*
@@ -583,8 +620,8 @@ zp_status zp_port_disarm(zp_port port);
 zp_status zp_port_peer_state(zp_port port);
 
 typedef struct zp_info {
-    size_t max_payload;  /* as zp_port_max_payload */
-    size_t max_in_ring;  /* longer messages have memory of their own */
+    size_t max_payload;  /* as zp_port_max_payload; 0 in a half that receives */
+    size_t max_in_ring;  /* longer messages have memory of their own; 0 as above */
     uint64_t sleeps;     /* how often calls on this port have slept: for tests and measuring */
     uint32_t is_trusted; /* 1: the ends trust each other */
     uint32_t is_member;  /* 1: it is in a set or loop */
@@ -610,7 +647,7 @@ zp_status zp_port_set_wait(zp_port port, uint32_t wait);
  *
  *      ZP_TOO_SMALL      *count is how many places there must be
  *      ZP_TRUSTED        the channel is trusted, and trust is not
- *      ZP_ENDED, ZP_BORROWED, ZP_LOANED, ZP_MEMBER   as in zp_port_post_with
+ *      ZP_ENDED, ZP_BORROWED, ZP_LOANED, ZP_MEMBER, ZP_HALF   as in zp_port_post_with
  *      ZP_SYSTEM         no descriptors left
  */
 zp_status zp_port_detach(zp_port port, uint32_t trust, uint8_t ticket[ZP_TICKET_LEN], int *fds,
@@ -779,6 +816,7 @@ zp_status zp_set_new(zp_set *set);
  * already comes with the next wait. Never waits.
  *
  *      ZP_MEMBER         the port is in a set or loop already
+ *      ZP_HALF           it is half a port: join the halves first
  *      ZP_BORROWED, ZP_LOANED   of the port: release, publish or cancel first
  *      ZP_BORROWED       of the set: see zp_set_wait
  *      ZP_SYSTEM         the kernel cannot watch one more (ENOSPC, ENOMEM)

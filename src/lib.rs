@@ -414,6 +414,8 @@ pub use named::{
 #[cfg(all(feature = "rkyv", not(loom)))]
 pub use payload::{EncodeError, EncodeWriter, Encoder, Postable, Readable};
 #[cfg(not(loom))]
+#[doc(hidden)]
+pub use port::AtOnce;
 pub use port::{
     ChannelOptions, Closer, Drain, Event, EventLoop, Events, InsertError, InsertRefusal,
     ListenerId, Listeners, Loan, LoopHandle, Message, MessageChannel, MessageError, MessagePort,

@@ -81,6 +81,12 @@ impl Waiter {
         successes == STREAM_AFTER
     }
 
+    /// Whether [`succeeded`](Self::succeeded) would note nothing.
+    #[inline(always)]
+    pub(crate) fn has_succeeded_for_long(&self) -> bool {
+        self.successes.get() > STREAM_AFTER
+    }
+
     /// Promises not to sleep. Only for a process that can demand barriers.
     #[cold]
     pub(crate) fn stream(&self, word: &AtomicU32) {
@@ -132,14 +138,17 @@ impl Waiter {
 /// `registered`: a waiter's barrier reaches this process (W3).
 #[inline]
 pub(crate) fn must_ring(word: &AtomicU32, registered: bool) -> bool {
+    !is_streaming(word, registered) && must_ring_fenced(word)
+}
+
+/// The first step of [`must_ring`]: whether the caller is done.
+#[inline(always)]
+pub(crate) fn is_streaming(word: &AtomicU32, registered: bool) -> bool {
     // W2 needs this load to come after the change: the compiler must keep that order always, the
     // processor only where the waiter's barrier makes it.
     compiler_fence(Ordering::SeqCst);
     // Relaxed: no data travels through the word.
-    if registered && word.load(Ordering::Relaxed) == STREAMING {
-        return false;
-    }
-    must_ring_fenced(word)
+    registered && word.load(Ordering::Relaxed) == STREAMING
 }
 
 // Out of line: beside a fence a call costs nothing, and who streams does not come here.

@@ -11,15 +11,17 @@
 //! A process without barriers has no owners.
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering, compiler_fence};
 use std::sync::{Mutex, PoisonError};
 
 /// A thread that owns places.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Owner {
+    /// See [`this_thread`]; 0 once it has ended. Written by that thread only.
+    thread: AtomicUsize,
     /// The places in which it is: a member, and its set.
     inside: [Inside; 2],
 }
@@ -31,24 +33,39 @@ pub(crate) type Inside = AtomicPtr<()>;
 static SPARE: Mutex<Vec<&'static Owner>> = Mutex::new(Vec::new());
 
 thread_local! {
-    static ME: Cell<Option<&'static Owner>> = const { Cell::new(None) };
-    static GOES: RefCell<Goes> = const { RefCell::new(Goes(None)) };
+    static MINE: RefCell<Mine> = const { RefCell::new(Mine(None)) };
 }
 
 /// Gives back what a thread has had that ends.
-struct Goes(Option<&'static Owner>);
+struct Mine(Option<&'static Owner>);
 
-impl Drop for Goes {
+impl Drop for Mine {
     fn drop(&mut self) {
-        ME.set(None);
-        SPARE.lock().unwrap_or_else(PoisonError::into_inner).extend(self.0);
+        if let Some(owner) = self.0 {
+            // Relaxed: read by this thread only, until another one has taken it out of the mutex.
+            owner.thread.store(0, Ordering::Relaxed);
+            SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(owner);
+        }
     }
 }
 
-/// This thread, if it has owned a place.
+/// Tells this thread from all others that live, and is never 0. (A thread-local in a shared library would cost a call.)
 #[inline(always)]
-pub(crate) fn me() -> Option<&'static Owner> {
-    ME.get()
+pub(crate) fn this_thread() -> usize {
+    #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+    {
+        let thread: usize;
+        // SAFETY: reads one word, in which the ABI has each thread find the address of its own block.
+        unsafe {
+            std::arch::asm!("mov {}, fs:0", out(reg) thread, options(pure, readonly, nostack, preserves_flags));
+        }
+        thread
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_pointer_width = "64")))]
+    {
+        // SAFETY: always succeeds.
+        unsafe { libc::pthread_self() as usize }
+    }
 }
 
 /// This thread, if it may own places.
@@ -57,26 +74,39 @@ pub(crate) fn become_owner() -> Option<&'static Owner> {
     if !may_demand() {
         return None;
     }
-    if let Some(owner) = ME.get() {
-        return Some(owner);
-    }
-    let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let owner = spare.unwrap_or_else(|| Box::leak(Box::default()));
     // Fails in a thread that ends, which need not be fast.
-    GOES.try_with(|goes| goes.borrow_mut().0 = Some(owner)).ok()?;
-    ME.set(Some(owner));
-    Some(owner)
+    MINE.try_with(|mine| {
+        *mine.borrow_mut().0.get_or_insert_with(|| {
+            let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let owner = spare.unwrap_or_else(|| Box::leak(Box::default()));
+            // Relaxed: as above.
+            owner.thread.store(this_thread(), Ordering::Relaxed);
+            owner
+        })
+    })
+    .ok()
 }
 
 /// In a forked child: its parent's places are nobody's here, whichever thread they belonged to.
 pub(crate) fn disinherit() {
-    ME.set(None);
+    let _ = MINE.try_with(|mine| {
+        if let Some(owner) = mine.try_borrow_mut().ok().and_then(|mut mine| mine.0.take()) {
+            // Relaxed: as above.
+            owner.thread.store(0, Ordering::Relaxed);
+        }
+    });
     if let Ok(mut spare) = SPARE.try_lock() {
         spare.clear();
     }
 }
 
 impl Owner {
+    #[inline(always)]
+    pub(crate) fn is_this_thread(&self) -> bool {
+        // Relaxed: only this thread writes there that it is this one.
+        self.thread.load(Ordering::Relaxed) == this_thread()
+    }
+
     /// Says that this thread is in a place, if it owns that: `owns` looks.
     #[inline(always)]
     pub(crate) fn enter(&self, place: *mut (), owns: impl FnOnce() -> bool) -> Option<&Inside> {

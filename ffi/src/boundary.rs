@@ -22,7 +22,7 @@ pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> Status {
 }
 
 #[cold]
-fn told(failure: Failure) -> Status {
+pub(crate) fn told(failure: Failure) -> Status {
     tell_errno(failure);
     failure.status
 }

@@ -16,9 +16,12 @@ const NONE: u32 = u32::MAX;
 /// They borrow what they lie beside, which neither moves nor goes while there is one (A3).
 #[derive(Debug)]
 pub(crate) struct Held {
-    places: Vec<Place>,
-    /// The first of the free places.
+    /// Of who holds one message at a time: always the same place, so that the processor need not wait to learn which.
+    first: Place,
+    others: Vec<Place>,
+    /// The number of the first free one among the others.
     free: u32,
+    /// How many of the others are not free.
     count: usize,
 }
 
@@ -33,68 +36,75 @@ struct Place {
     next_free: u32,
 }
 
+impl Place {
+    const fn new() -> Self {
+        Self { message: None, member: 0, had: 0, next_free: NONE }
+    }
+}
+
 impl Held {
     pub(crate) const fn new() -> Self {
-        Self { places: Vec::new(), free: NONE, count: 0 }
+        Self { first: Place::new(), others: Vec::new(), free: NONE, count: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
+        self.first.message.is_none() && self.count == 0
     }
 
     #[inline(always)]
     pub(crate) fn has_room(&self) -> bool {
-        self.free != NONE
+        self.first.message.is_none() || self.free != NONE
     }
 
     /// Makes room for one more, if there may be one more.
     #[inline(always)]
     pub(crate) fn make_room(&mut self) -> Result<(), Failure> {
-        if self.free == NONE { self.add_place() } else { Ok(()) }
+        if self.has_room() { Ok(()) } else { self.add_place() }
     }
 
     #[cold]
     fn add_place(&mut self) -> Result<(), Failure> {
-        if self.places.len() >= MOST {
+        self.others.push(Place::new());
+        if self.others.len() >= MOST {
+            self.others.pop();
             return Err(Failure::system(&std::io::Error::from_raw_os_error(libc::ENOMEM)));
         }
-        self.free = self.places.len() as u32;
-        self.places.push(Place { message: None, member: 0, had: 0, next_free: NONE });
+        self.free = self.others.len() as u32;
         Ok(())
     }
 
-    /// Keeps a message, for which room was made; gives where it lies now, and its number, which is never 0.
+    /// Keeps a message, for which room was made; gives its number, which is never 0.
     ///
     /// # Safety
     ///
     /// A3: what the message borrows stays until the message is released.
     #[inline(always)]
-    pub(crate) unsafe fn keep(
-        &mut self,
-        message: Message<'_>,
-        member: u64,
-    ) -> (Option<&Message<'static>>, u64) {
+    pub(crate) unsafe fn keep(&mut self, message: Message<'_>, member: u64) -> u64 {
         // SAFETY: A3.
         let message = unsafe { std::mem::transmute::<Message<'_>, Message<'static>>(message) };
-        let index = self.free;
-        let Some(place) = self.places.get_mut(index as usize) else {
+        let index = if self.first.message.is_none() { 0 } else { self.free };
+        let place = if index == 0 {
+            &mut self.first
+        } else if let Some(place) = self.others.get_mut(index as usize - 1) {
+            self.free = place.next_free;
+            self.count += 1;
+            place
+        } else {
             // Not reached. (If it were dropped here it would go through memory also where it is not.)
             std::mem::forget(message);
-            return (None, 0);
+            return 0;
         };
         // It had none: nothing is dropped.
         std::mem::forget(place.message.replace(message));
-        self.free = place.next_free;
-        self.count += 1;
         place.had += 1;
         place.member = member;
-        (place.message.as_ref(), place.had << PLACE_BITS | u64::from(index))
+        place.had << PLACE_BITS | u64::from(index)
     }
 
     /// Whether any message of such a member is held.
     pub(crate) fn has_any_of(&self, is_it: impl Fn(u64) -> bool) -> bool {
         let is_of = |place: &Place| place.message.is_some() && is_it(place.member);
-        !self.is_empty() && self.places.iter().any(is_of)
+        is_of(&self.first) || self.count > 0 && self.others.iter().any(is_of)
     }
 
     /// Whether a message is held, and came on this member.
@@ -105,7 +115,11 @@ impl Held {
     #[inline(always)]
     fn find(&mut self, number: u64) -> Result<&mut Place, Failure> {
         let (index, had) = (number as usize & (MOST - 1), number >> PLACE_BITS);
-        match self.places.get_mut(index) {
+        let place = match index.checked_sub(1) {
+            None => Some(&mut self.first),
+            Some(index) => self.others.get_mut(index),
+        };
+        match place {
             Some(place) if place.had == had && place.message.is_some() => Ok(place),
             Some(place) if had > 0 && had <= place.had => Err(Status::Freed.into()),
             _ => Err(Status::BadHandle.into()),
@@ -120,20 +134,32 @@ impl Held {
     /// Lets a message go, if it is one as most are.
     #[inline(always)]
     pub(crate) fn release_at_once(&mut self, number: u64) -> bool {
-        let is_usual = |message: &Message<'_>| message.is_in_place();
-        self.get(number).is_ok_and(is_usual) && self.release(number).is_ok()
+        let Ok(place) = self.find(number) else { return false };
+        match place.message.take_if(|message| message.is_in_place()) {
+            Some(message) => message.let_go(),
+            None => return false,
+        }
+        self.set_free(number);
+        true
     }
 
     /// Lets a message go.
-    #[inline(always)]
+    #[cold]
     pub(crate) fn release(&mut self, number: u64) -> Result<(), Failure> {
-        let free = self.free;
-        let place = self.find(number)?;
         // Where it lies: a message is not moved for nothing.
-        place.message = None;
-        place.next_free = free;
-        self.free = number as u32 & (MOST as u32 - 1);
-        self.count -= 1;
+        self.find(number)?.message = None;
+        self.set_free(number);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn set_free(&mut self, number: u64) {
+        let index = number as u32 & (MOST as u32 - 1);
+        if index > 0
+            && let Some(place) = self.others.get_mut(index as usize - 1)
+        {
+            place.next_free = std::mem::replace(&mut self.free, index);
+            self.count -= 1;
+        }
     }
 }

@@ -2,9 +2,12 @@
 //! reserved.
 #![allow(unsafe_code)]
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use zeroport::{Closer, Loan, MessagePort, Sender};
+use zeroport::{Closer, Drain, Loan, Message, MessagePort, PeerState, Receiver, RecvError, Sender};
 
 use crate::held::Held;
 use crate::member::Membership;
@@ -23,6 +26,12 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
+    /// For another handle of the same port.
+    pub(crate) fn copy(&self) -> Self {
+        let is_ended = AtomicBool::new(self.is_ended());
+        Self { closer: self.closer.clone(), is_ended }
+    }
+
     pub(crate) fn end(&self) {
         // Relaxed: says only who has closed it.
         self.is_ended.store(true, Ordering::Relaxed);
@@ -51,41 +60,155 @@ pub(crate) struct Port {
 #[allow(clippy::large_enum_variant)] // that is what it mostly is
 enum Whose {
     Ours(MessagePort),
+    /// The half that posts.
+    Sends(Sender),
+    /// The half that receives.
+    Receives(Receiver),
     /// A set or a loop has it.
     In(Membership),
-    /// It is being given away.
+    /// It is being given away, split or joined.
     Away,
+}
+
+impl Whose {
+    #[inline(always)]
+    fn receiver(&self) -> Result<Receiving<'_>, Failure> {
+        match self {
+            Self::Ours(port) => Ok(Receiving::Port(port)),
+            Self::Receives(half) => Ok(Receiving::Half(half)),
+            Self::Sends(_) => Err(Status::Half.into()),
+            Self::In(_) => Err(Status::Member.into()),
+            Self::Away => Err(Status::Internal.into()),
+        }
+    }
+}
+
+/// What receives: a port, or its half.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Receiving<'p> {
+    Port(&'p MessagePort),
+    Half(&'p Receiver),
+}
+
+impl<'p> Receiving<'p> {
+    pub(crate) fn recv(self) -> Result<Message<'p>, RecvError> {
+        match self {
+            Self::Port(port) => port.recv(),
+            Self::Half(half) => half.recv(),
+        }
+    }
+
+    pub(crate) fn try_recv(self) -> Result<Message<'p>, RecvError> {
+        match self {
+            Self::Port(port) => port.try_recv(),
+            Self::Half(half) => half.try_recv(),
+        }
+    }
+
+    pub(crate) fn recv_timeout(self, timeout: Duration) -> Result<Message<'p>, RecvError> {
+        match self {
+            Self::Port(port) => port.recv_timeout(timeout),
+            Self::Half(half) => half.recv_timeout(timeout),
+        }
+    }
+
+    /// The next message, if it is there, and as most are.
+    #[inline(always)]
+    pub(crate) fn recv_at_once(self) -> Option<Message<'p>> {
+        let receiver = match self {
+            Self::Port(port) => port.as_receiver(),
+            Self::Half(half) => half,
+        };
+        receiver.recv_at_once()
+    }
+
+    pub(crate) fn drain(self) -> Drain<'p> {
+        match self {
+            Self::Port(port) => port.drain(),
+            Self::Half(half) => half.drain(),
+        }
+    }
+
+    pub(crate) fn pollable(self) -> io::Result<BorrowedFd<'p>> {
+        match self {
+            Self::Port(port) => port.pollable(),
+            Self::Half(half) => half.pollable(),
+        }
+    }
+
+    pub(crate) fn arm(self) -> io::Result<bool> {
+        match self {
+            Self::Port(port) => port.arm(),
+            Self::Half(half) => half.arm(),
+        }
+    }
+
+    pub(crate) fn disarm(self) {
+        match self {
+            Self::Port(port) => port.disarm(),
+            Self::Half(half) => half.disarm(),
+        }
+    }
+
+    pub(crate) fn peer_state(self) -> PeerState {
+        match self {
+            Self::Port(port) => port.peer_state(),
+            Self::Half(half) => half.peer_state(),
+        }
+    }
 }
 
 /// Gives a port a handle. Closes it if there are too many.
 pub(crate) fn hold(port: MessagePort) -> Result<u64, Failure> {
     let ending = Ending { closer: port.closer(), is_ended: AtomicBool::new(false) };
-    let whose = Whose::Ours(port);
-    PORTS.insert(Port { held: Held::new(), loan: None, loans: 0, whose }, ending)
+    PORTS.insert(Port::new(Whose::Ours(port)), ending)
+}
+
+/// A new handle, for what another one leads to.
+pub(crate) fn hold_later(from: u64) -> Result<Visit<Port, Ending>, Failure> {
+    let ending = PORTS.at_any_time(from, Ending::copy)?;
+    PORTS.enter(PORTS.insert(Port::new(Whose::Away), ending)?)
 }
 
 impl Port {
-    /// The port, if no set or loop has it.
-    #[inline(always)]
+    fn new(whose: Whose) -> Self {
+        Self { held: Held::new(), loan: None, loans: 0, whose }
+    }
+
+    /// The port, if it is one, and no set or loop has it.
     pub(crate) fn ours(&self) -> Result<&MessagePort, Failure> {
         match &self.whose {
             Whose::Ours(port) => Ok(port),
+            Whose::Sends(_) | Whose::Receives(_) => Err(Status::Half.into()),
             Whose::In(_) => Err(Status::Member.into()),
             Whose::Away => Err(Status::Internal.into()),
         }
     }
 
-    /// The port, and where to keep what is received on it.
+    /// What posts, if no set or loop has the port.
     #[inline(always)]
-    pub(crate) fn receiving(&mut self) -> Result<(&MessagePort, &mut Held), Failure> {
+    pub(crate) fn sender(&self) -> Result<&Sender, Failure> {
         match &self.whose {
-            Whose::Ours(port) => Ok((port, &mut self.held)),
+            Whose::Ours(port) => Ok(port.as_sender()),
+            Whose::Sends(half) => Ok(half),
+            Whose::Receives(_) => Err(Status::Half.into()),
             Whose::In(_) => Err(Status::Member.into()),
             Whose::Away => Err(Status::Internal.into()),
         }
     }
 
-    /// Does something with the sending half, wherever it is.
+    /// What receives.
+    pub(crate) fn receiver(&self) -> Result<Receiving<'_>, Failure> {
+        self.whose.receiver()
+    }
+
+    /// What receives, and where to keep what it does.
+    #[inline(always)]
+    pub(crate) fn receiving(&mut self) -> Result<(Receiving<'_>, &mut Held), Failure> {
+        Ok((self.whose.receiver()?, &mut self.held))
+    }
+
+    /// Does something with what posts, wherever it is.
     #[inline(always)]
     pub(crate) fn sending<R>(
         &self,
@@ -93,36 +216,26 @@ impl Port {
         with: impl FnOnce(&Sender) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
         match &self.whose {
-            Whose::Ours(port) => with(port.as_sender()),
-            _ => self.sending_elsewhere(id, with),
-        }
-    }
-
-    /// As [`sending`](Self::sending), where it is not as usual.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn sending_elsewhere<R>(
-        &self,
-        id: u64,
-        with: impl FnOnce(&Sender) -> Result<R, Failure>,
-    ) -> Result<R, Failure> {
-        match &self.whose {
-            Whose::Ours(port) => with(port.as_sender()),
             Whose::In(membership) => membership.sending(id, with),
-            Whose::Away => Err(Status::Internal.into()),
+            _ => with(self.sender()?),
         }
     }
 
     pub(crate) fn membership(&self) -> Option<Membership> {
         match &self.whose {
             Whose::In(membership) => Some(*membership),
-            Whose::Ours(_) | Whose::Away => None,
+            _ => None,
         }
     }
 
-    /// Whether the port could be taken out: nobody may borrow it.
+    /// Whether the port could be taken out whole: nobody may borrow it.
     pub(crate) fn may_leave(&self) -> Result<(), Failure> {
         self.ours()?;
+        self.is_free()
+    }
+
+    /// Whether nobody borrows what is here.
+    pub(crate) fn is_free(&self) -> Result<(), Failure> {
         if !self.held.is_empty() {
             return Err(Status::Borrowed.into());
         }
@@ -135,8 +248,28 @@ impl Port {
         match std::mem::replace(&mut self.whose, Whose::Away) {
             Whose::Ours(port) => Ok(port),
             // Not reached.
-            Whose::In(_) | Whose::Away => Err(Status::Internal.into()),
+            _ => Err(Status::Internal.into()),
         }
+    }
+
+    /// Takes the halves out of two, if those have them.
+    pub(crate) fn take_halves(one: &mut Self, other: &mut Self) -> Option<(Sender, Receiver)> {
+        let take = |port: &mut Self| std::mem::replace(&mut port.whose, Whose::Away);
+        match (take(one), take(other)) {
+            (Whose::Sends(sender), Whose::Receives(receiver)) => Some((sender, receiver)),
+            (first, second) => {
+                (one.whose, other.whose) = (first, second);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn put_sender(&mut self, half: Sender) {
+        self.whose = Whose::Sends(half);
+    }
+
+    pub(crate) fn put_receiver(&mut self, half: Receiver) {
+        self.whose = Whose::Receives(half);
     }
 
     /// Puts in what was taken out.

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::ptr;
 use std::time::Duration;
 
-use zeroport::{Loan, MessagePort, PostError, TransferList};
+use zeroport::{Loan, PostError, Sender, TransferList};
 
 use crate::boundary::{call, item, place};
 use crate::holding::{Ending, PORTS, Port};
@@ -39,7 +39,7 @@ impl CLoan {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_reserve(port: CPort, len: usize, loan: *mut CLoan) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { reserve(port, loan, |port| port.reserve(len)) }
+    unsafe { reserve(port, loan, |sender| sender.reserve(len)) }
 }
 
 /// Reserves room for a message; does not wait.
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn zp_port_reserve(port: CPort, len: usize, loan: *mut CLo
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_try_reserve(port: CPort, len: usize, loan: *mut CLoan) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { reserve(port, loan, |port| port.try_reserve(len)) }
+    unsafe { reserve(port, loan, |sender| sender.try_reserve(len)) }
 }
 
 /// Reserves room for a message; waits for it at most so long.
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn zp_port_reserve_timeout(
 ) -> Status {
     let timeout: Duration = milliseconds(timeout_ms);
     // SAFETY: A1, passed on.
-    unsafe { reserve(port, loan, |port| port.reserve_timeout(len, timeout)) }
+    unsafe { reserve(port, loan, |sender| sender.reserve_timeout(len, timeout)) }
 }
 
 /// # Safety
@@ -77,13 +77,13 @@ pub unsafe extern "C" fn zp_port_reserve_timeout(
 unsafe fn reserve(
     port: CPort,
     loan: *mut CLoan,
-    how: impl FnOnce(&MessagePort) -> Result<Loan<'_>, PostError>,
+    how: impl FnOnce(&Sender) -> Result<Loan<'_>, PostError>,
 ) -> Status {
     call(|| {
         // SAFETY: A1.
         let place = unsafe { place(loan) }?.write(CLoan::NONE);
         let mut visit = PORTS.enter(port.id)?;
-        let room = how(visit.ours()?)?;
+        let room = how(visit.sender()?)?;
         // SAFETY: A3: it borrows nothing but the port, beside which it lies from now on.
         let room = unsafe { std::mem::transmute::<Loan<'_>, Loan<'static>>(room) };
         // SAFETY: A3, as above.

@@ -6,6 +6,7 @@ use std::ptr;
 
 use zeroport::{Message, MessagePort, SealedBuffer, TakeError};
 
+use crate::bias;
 use crate::boundary::{call, items, items_mut, place, places};
 use crate::buffer::{self, CBuffer};
 use crate::held::Held;
@@ -45,17 +46,21 @@ impl CMessage {
         opaque: [0; 2],
     };
 
+    /// But for whose it is.
     #[inline(always)]
-    pub(crate) fn of(message: &Message<'_>, opaque: [u64; 2]) -> Self {
+    pub(crate) fn of(message: &Message<'_>) -> Self {
         let bytes = message.bytes();
+        let [ports, buffers] = match message.is_in_place() {
+            true => [0; 2],
+            false => [message.port_count(), message.buffer_count()],
+        };
         Self {
             data: bytes.as_ptr().cast(),
             len: bytes.len(),
             tag: message.tag(),
-            port_count: message.port_count() as u32,
-            buffer_count: message.buffer_count() as u32,
-            reserved: 0,
-            opaque,
+            port_count: ports as u32,
+            buffer_count: buffers as u32,
+            ..Self::NONE
         }
     }
 }
@@ -199,6 +204,16 @@ pub unsafe extern "C" fn zp_message_release(message: *mut CMessage) -> Status {
     if unsafe { release_at_once(message) } {
         return Status::Ok;
     }
+    // SAFETY: A1, passed on.
+    unsafe { release_slowly(message) }
+}
+
+/// # Safety
+///
+/// As [`zp_message_release`].
+#[cold]
+#[inline(never)]
+unsafe fn release_slowly(message: *mut CMessage) -> Status {
     call(|| {
         // SAFETY: A1: it is the caller's, and was received or filled with zeros.
         let [from, number] = unsafe { opaque(message) }?;
@@ -218,13 +233,14 @@ pub unsafe extern "C" fn zp_message_release(message: *mut CMessage) -> Status {
 unsafe fn release_at_once(message: *mut CMessage) -> bool {
     // SAFETY: A1: it is the caller's, and was received or filled with zeros.
     let Ok([from, number]) = (unsafe { opaque(message) }) else { return false };
-    let Some(mut visit) = PORTS.enter_as_owner(from) else { return false };
-    if !visit.held.release_at_once(number) {
-        return false;
+    let Some((visited, inside)) = PORTS.enter_at_once(from) else { return false };
+    let is_done = visited.held.release_at_once(number);
+    bias::leave(inside);
+    if is_done {
+        // SAFETY: A1.
+        unsafe { message.write(CMessage::NONE) };
     }
-    // SAFETY: A1.
-    unsafe { message.write(CMessage::NONE) };
-    true
+    is_done
 }
 
 /// Lets many messages go.
@@ -243,18 +259,40 @@ pub unsafe extern "C" fn zp_messages_release(messages: *mut CMessage, count: usi
             let same = messages.iter().take_while(|message| message.opaque[0] == from).count();
             let (those, others) = messages.split_at_mut(same);
             messages = others;
-            let released = with_held_to_release(from, |held| release_all(held, those));
+            let released = release_run(from, those);
             failure = failure.or(released.err());
         }
         failure.map_or(Ok(()), Err)
     })
 }
 
+/// Lets go what one port, set or loop holds.
+fn release_run(from: u64, messages: &mut [CMessage]) -> Result<(), Failure> {
+    if !PORTS.is_of(from) {
+        return member::with_held_to_release(from, |held| release_all(held, messages));
+    }
+    let mut visit = PORTS.enter_to_give_back(from)?;
+    match visit.receiving() {
+        Ok((receiver, held)) => {
+            // The room goes back in one piece: nobody looks after each message whether there is another one, and so takes
+            // that line from the poster.
+            let _piece = receiver.drain();
+            release_all(held, messages)
+        }
+        Err(_) => release_all(&mut visit.held, messages),
+    }
+}
+
 /// All that can be let go, and the first failure.
 fn release_all(held: &mut Held, messages: &mut [CMessage]) -> Result<(), Failure> {
     let mut failure = None;
     for message in messages {
-        match held.release(message.opaque[1]) {
+        let number = message.opaque[1];
+        if held.release_at_once(number) {
+            *message = CMessage::NONE;
+            continue;
+        }
+        match held.release(number) {
             Ok(()) => *message = CMessage::NONE,
             Err(refused) => failure = failure.or(Some(refused)),
         }

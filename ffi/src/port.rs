@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use zeroport::{MessageChannel, PeerState, Trust};
 
 use crate::boundary::{call, place, places};
-use crate::holding::{self, Ending, PORTS};
+use crate::holding::{self, Ending, PORTS, Receiving};
 use crate::member;
 use crate::options::{COptions, options, strategy};
 use crate::status::{Failure, Status};
@@ -125,6 +125,11 @@ pub unsafe extern "C" fn zp_port_info(port: CPort, info: *mut CPortInfo) -> Stat
         // SAFETY: A1.
         let place = unsafe { place(info) }?.write(CPortInfo::default());
         let visit = PORTS.enter(port.id)?;
+        if let Ok(Receiving::Half(half)) = visit.receiver() {
+            place.sleeps = half.sleeps();
+            place.is_trusted = u32::from(half.trust() == Trust::Trusted);
+            return Ok(());
+        }
         let is_member = u32::from(visit.membership().is_some());
         *place = visit.sending(port.id, |sender| {
             Ok(CPortInfo {
@@ -148,9 +153,10 @@ pub extern "C" fn zp_port_set_wait(port: CPort, wait: u32) -> Status {
     call(|| {
         let strategy = strategy(wait)?;
         let visit = PORTS.enter(port.id)?;
-        match visit.ours() {
-            Ok(port) => port.set_wait_strategy(strategy),
-            Err(_) => visit.sending(port.id, |sender| {
+        match (visit.ours(), visit.receiver()) {
+            (Ok(port), _) => port.set_wait_strategy(strategy),
+            (_, Ok(Receiving::Half(half))) => half.set_wait_strategy(strategy),
+            _ => visit.sending(port.id, |sender| {
                 sender.set_wait_strategy(strategy);
                 Ok(())
             })?,
@@ -163,7 +169,11 @@ pub extern "C" fn zp_port_set_wait(port: CPort, wait: u32) -> Status {
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_port_peer_state(port: CPort) -> Status {
     call(|| {
-        let state = PORTS.enter(port.id)?.sending(port.id, |sender| Ok(sender.peer_state()))?;
+        let visit = PORTS.enter(port.id)?;
+        let state = match visit.receiver() {
+            Ok(receiver) => receiver.peer_state(),
+            Err(_) => visit.sending(port.id, |sender| Ok(sender.peer_state()))?,
+        };
         match state {
             PeerState::Open => Ok(()),
             PeerState::Closed(reason) => Err(Status::from(reason).into()),
@@ -183,7 +193,7 @@ pub unsafe extern "C" fn zp_port_fd(port: CPort, fd: *mut c_int) -> Status {
         // SAFETY: A1.
         let place = unsafe { place(fd) }?.write(-1);
         let visit = PORTS.enter(port.id)?;
-        *place = visit.ours()?.pollable().map_err(wait_failure)?.as_raw_fd();
+        *place = visit.receiver()?.pollable().map_err(wait_failure)?.as_raw_fd();
         Ok(())
     })
 }
@@ -192,7 +202,7 @@ pub unsafe extern "C" fn zp_port_fd(port: CPort, fd: *mut c_int) -> Status {
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_port_arm(port: CPort) -> Status {
     call(|| {
-        let is_armed = PORTS.enter(port.id)?.ours()?.arm().map_err(wait_failure)?;
+        let is_armed = PORTS.enter(port.id)?.receiver()?.arm().map_err(wait_failure)?;
         if is_armed { Ok(()) } else { Err(Status::Ready.into()) }
     })
 }
@@ -201,7 +211,7 @@ pub extern "C" fn zp_port_arm(port: CPort) -> Status {
 #[unsafe(no_mangle)]
 pub extern "C" fn zp_port_disarm(port: CPort) -> Status {
     call(|| {
-        PORTS.enter(port.id)?.ours()?.disarm();
+        PORTS.enter(port.id)?.receiver()?.disarm();
         Ok(())
     })
 }
@@ -231,7 +241,7 @@ pub extern "C" fn zp_port_close(port: CPort) -> Status {
             drop(visit);
             return member::close(membership, port.id);
         }
-        visit.may_leave()?;
+        visit.is_free()?;
         drop(visit.leave(Gone::Closed));
         Ok(())
     })

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use std::ffi::c_void;
 use std::time::Duration;
 
-use zeroport::{Sender, TransferError, TransferList, Transferable};
+use zeroport::{AtOnce, Sender, TransferError, TransferList, Transferable};
 
-use crate::boundary::{call, item, items, place};
+use crate::bias::{self, Inside};
+use crate::boundary::{call, item, items, place, told};
 use crate::buffer::{BUFFERS, Bytes};
 use crate::holding::{Ending, PORTS, Port};
 use crate::options::milliseconds;
@@ -96,20 +97,28 @@ pub unsafe extern "C" fn zp_port_post_timeout(
 /// As [`zp_port_post`].
 #[inline(always)]
 unsafe fn post(port: CPort, data: *const c_void, len: usize, timeout: Option<Duration>) -> Status {
-    // SAFETY: A1, passed on.
-    if unsafe { post_at_once(port, data, len) } {
-        return Status::Ok;
+    if len < Sender::FEW {
+        // SAFETY: A1, passed on.
+        return unsafe { post_usually(port, data, len, timeout) };
     }
-    call(|| {
-        // SAFETY: A1.
-        let bytes = unsafe { items(data.cast::<u8>(), len) }?;
-        let visit = PORTS.enter(port.id)?;
-        // Apart, so that the usual way becomes one function.
-        match visit.ours() {
-            Ok(port) => Ok(port.as_sender().post_foreign(bytes, 0, timeout)?),
-            Err(_) => visit.sending_elsewhere(port.id, |sender| post_there(sender, bytes, timeout)),
-        }
-    })
+    // SAFETY: A1, passed on.
+    unsafe { post_longer(port, data, len, timeout) }
+}
+
+/// Apart, because what calls something saves registers.
+///
+/// # Safety
+///
+/// As [`zp_port_post`].
+#[inline(never)]
+unsafe fn post_longer(
+    port: CPort,
+    data: *const c_void,
+    len: usize,
+    timeout: Option<Duration>,
+) -> Status {
+    // SAFETY: A1, passed on.
+    unsafe { post_usually(port, data, len, timeout) }
 }
 
 /// The usual case, as short as can be; a panic, of which there is none, would end the process here (A5).
@@ -118,21 +127,59 @@ unsafe fn post(port: CPort, data: *const c_void, len: usize, timeout: Option<Dur
 ///
 /// As [`zp_port_post`].
 #[inline(always)]
-unsafe fn post_at_once(port: CPort, data: *const c_void, len: usize) -> bool {
-    if data.is_null() || isize::try_from(len).is_err() {
-        return false;
+unsafe fn post_usually(
+    port: CPort,
+    data: *const c_void,
+    len: usize,
+    timeout: Option<Duration>,
+) -> Status {
+    if !data.is_null()
+        && isize::try_from(len).is_ok()
+        && let Some((visited, inside)) = PORTS.enter_at_once(port.id)
+    {
+        // SAFETY: A1; it is not null, and not larger than any memory.
+        let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
+        let posted = match visited.sender() {
+            Ok(sender) => sender.post_at_once(bytes),
+            Err(_) => AtOnce::NotPosted,
+        };
+        if let AtOnce::Published { last } = posted {
+            return finish(visited, inside, last);
+        }
+        bias::leave(inside);
+        if let AtOnce::Posted = posted {
+            return Status::Ok;
+        }
     }
-    // SAFETY: A1; it is not null, and not larger than any memory.
-    let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
-    PORTS
-        .enter_as_owner(port.id)
-        .is_some_and(|visit| visit.ours().is_ok_and(|port| port.as_sender().post_at_once(bytes, 0)))
+    // SAFETY: A1, passed on.
+    unsafe { post_slowly(port, data, len, timeout) }
 }
 
+/// The rest of a post in the usual case, where there is more to do than usual.
 #[cold]
 #[inline(never)]
-fn post_there(sender: &Sender, bytes: &[u8], timeout: Option<Duration>) -> Result<(), Failure> {
-    Ok(sender.post_foreign(bytes, 0, timeout)?)
+fn finish(visited: &Port, inside: &Inside, last: u64) -> Status {
+    let finished = visited.sender().and_then(|sender| Ok(sender.finish_post(last)?));
+    bias::leave(inside);
+    finished.map_or_else(told, |()| Status::Ok)
+}
+
+/// # Safety
+///
+/// As [`zp_port_post`].
+#[cold]
+#[inline(never)]
+unsafe fn post_slowly(
+    port: CPort,
+    data: *const c_void,
+    len: usize,
+    timeout: Option<Duration>,
+) -> Status {
+    call(|| {
+        // SAFETY: A1.
+        let bytes = unsafe { items(data.cast::<u8>(), len) }?;
+        PORTS.enter(port.id)?.sending(port.id, |sender| Ok(sender.post_foreign(bytes, 0, timeout)?))
+    })
 }
 
 /// Posts bytes with a tag, ports and buffers; waits for room.
@@ -368,6 +415,23 @@ pub unsafe extern "C" fn zp_port_try_post_all(
     unsafe { post_all(port, posts, count, posted, NOT) }
 }
 
+/// Posts as many messages as there is room for; waits for room at most so long.
+///
+/// # Safety
+///
+/// As [`zp_port_post_all`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn zp_port_post_all_timeout(
+    port: CPort,
+    posts: *const CPost,
+    count: usize,
+    posted: *mut usize,
+    timeout_ms: u32,
+) -> Status {
+    // SAFETY: A1, passed on.
+    unsafe { post_all(port, posts, count, posted, at_most(timeout_ms)) }
+}
+
 /// # Safety
 ///
 /// As [`zp_port_post_all`].
@@ -394,12 +458,10 @@ unsafe fn post_all(
                 return Err(Status::BadArgument.into());
             }
         }
-        let messages = posts.iter().map(|post| {
-            // SAFETY: A1, and it was looked at.
-            (unsafe { bytes_of(post) }, post.tag)
-        });
+        // SAFETY: A1, and it was looked at.
+        let of = |post: &CPost| (unsafe { bytes_of(post) }, post.tag);
         PORTS.enter(port.id)?.sending(port.id, |sender| {
-            match sender.post_all_foreign(messages, timeout) {
+            match sender.post_all_foreign(posts, of, timeout) {
                 Ok(all) => *posted = all,
                 Err(refused) => {
                     *posted = refused.posted;

@@ -1,11 +1,12 @@
 //! `zp_port_recv…`: messages come in.
 #![allow(unsafe_code)]
 
-use zeroport::{Message, MessagePort, RecvError};
+use zeroport::{Message, RecvError};
 
+use crate::bias;
 use crate::boundary::{call, place, places};
 use crate::held::Held;
-use crate::holding::PORTS;
+use crate::holding::{PORTS, Receiving};
 use crate::message::CMessage;
 use crate::options::milliseconds;
 use crate::port::CPort;
@@ -19,7 +20,7 @@ use crate::status::Status;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_recv(port: CPort, message: *mut CMessage) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |port| port.recv()) }
+    unsafe { receive(port, message, |receiver| receiver.recv()) }
 }
 
 /// Takes the next message if there is one.
@@ -30,7 +31,7 @@ pub unsafe extern "C" fn zp_port_recv(port: CPort, message: *mut CMessage) -> St
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_try_recv(port: CPort, message: *mut CMessage) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |port| port.try_recv()) }
+    unsafe { receive(port, message, |receiver| receiver.try_recv()) }
 }
 
 /// Waits for the next message, at most so long.
@@ -45,7 +46,7 @@ pub unsafe extern "C" fn zp_port_recv_timeout(
     timeout_ms: u32,
 ) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |port| port.recv_timeout(milliseconds(timeout_ms))) }
+    unsafe { receive(port, message, |receiver| receiver.recv_timeout(milliseconds(timeout_ms))) }
 }
 
 /// # Safety
@@ -55,12 +56,26 @@ pub unsafe extern "C" fn zp_port_recv_timeout(
 unsafe fn receive(
     port: CPort,
     message: *mut CMessage,
-    how: impl FnOnce(&MessagePort) -> Result<Message<'_>, RecvError>,
+    how: impl for<'p> FnOnce(Receiving<'p>) -> Result<Message<'p>, RecvError>,
 ) -> Status {
     // SAFETY: A1, passed on.
     if unsafe { receive_at_once(port, message) } {
         return Status::Ok;
     }
+    // SAFETY: A1, passed on.
+    unsafe { receive_slowly(port, message, how) }
+}
+
+/// # Safety
+///
+/// As [`zp_port_recv`].
+#[cold]
+#[inline(never)]
+unsafe fn receive_slowly(
+    port: CPort,
+    message: *mut CMessage,
+    how: impl for<'p> FnOnce(Receiving<'p>) -> Result<Message<'p>, RecvError>,
+) -> Status {
     call(|| {
         // SAFETY: A1.
         let place = unsafe { place(message) }?;
@@ -84,15 +99,16 @@ unsafe fn receive(
 unsafe fn receive_at_once(port: CPort, message: *mut CMessage) -> bool {
     // SAFETY: A1.
     let Ok(place) = (unsafe { place(message) }) else { return false };
-    let Some(mut visit) = PORTS.enter_as_owner(port.id) else { return false };
-    let Ok((receiver, held)) = visit.receiving() else { return false };
-    if !held.has_room() {
-        return false;
-    }
-    let Some(received) = receiver.recv_at_once() else { return false };
-    // SAFETY: A3: it lies beside the port from now on.
-    place.write(unsafe { keep(port.id, received, held, 0) });
-    true
+    let Some((visited, inside)) = PORTS.enter_at_once(port.id) else { return false };
+    let received = match visited.receiving() {
+        Ok((receiver, held)) if held.has_room() => receiver.recv_at_once().map(|received| {
+            // SAFETY: A3: it lies beside the port from now on.
+            place.write(unsafe { keep(port.id, received, held, 0) });
+        }),
+        _ => None,
+    };
+    bias::leave(inside);
+    received.is_some()
 }
 
 /// # Safety
@@ -105,9 +121,10 @@ pub(crate) unsafe fn keep(
     held: &mut Held,
     member: u64,
 ) -> CMessage {
+    let mut told = CMessage::of(&message);
     // SAFETY: A3, passed on.
-    let (message, number) = unsafe { held.keep(message, member) };
-    message.map_or(CMessage::NONE, |message| CMessage::of(message, [receiver, number]))
+    told.opaque = [receiver, unsafe { held.keep(message, member) }];
+    told
 }
 
 /// Waits for the next message, and takes what else is there.
@@ -123,7 +140,7 @@ pub unsafe extern "C" fn zp_port_recv_all(
     count: *mut usize,
 ) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive_all(port, (messages, capacity, count), |port| port.recv()) }
+    unsafe { receive_all(port, (messages, capacity, count), |receiver| receiver.recv()) }
 }
 
 /// Takes what messages are there.
@@ -139,7 +156,7 @@ pub unsafe extern "C" fn zp_port_try_recv_all(
     count: *mut usize,
 ) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive_all(port, (messages, capacity, count), |port| port.try_recv()) }
+    unsafe { receive_all(port, (messages, capacity, count), |receiver| receiver.try_recv()) }
 }
 
 /// Waits for the next message, at most so long, and takes what else is there.
@@ -157,7 +174,9 @@ pub unsafe extern "C" fn zp_port_recv_all_timeout(
 ) -> Status {
     let timeout = milliseconds(timeout_ms);
     // SAFETY: A1, passed on.
-    unsafe { receive_all(port, (messages, capacity, count), |port| port.recv_timeout(timeout)) }
+    unsafe {
+        receive_all(port, (messages, capacity, count), |receiver| receiver.recv_timeout(timeout))
+    }
 }
 
 /// # Safety
@@ -167,7 +186,7 @@ pub unsafe extern "C" fn zp_port_recv_all_timeout(
 unsafe fn receive_all(
     port: CPort,
     (messages, capacity, count): (*mut CMessage, usize, *mut usize),
-    how: impl for<'p> FnOnce(&'p MessagePort) -> Result<Message<'p>, RecvError>,
+    how: impl for<'p> FnOnce(Receiving<'p>) -> Result<Message<'p>, RecvError>,
 ) -> Status {
     call(|| {
         // SAFETY: A1.
@@ -185,11 +204,19 @@ unsafe fn receive_all(
             if held.make_room().is_err() {
                 break;
             }
-            let Ok(message) = receiver.try_recv() else { break };
+            let next = receiver.recv_at_once().or_else(|| try_recv(receiver));
+            let Some(message) = next else { break };
             // SAFETY: A3, as above.
             place.write(unsafe { keep(port.id, message, held, 0) });
             *count += 1;
         }
         Ok(())
     })
+}
+
+/// The next message, where it is not as most are.
+#[cold]
+#[inline(never)]
+fn try_recv(receiver: Receiving<'_>) -> Option<Message<'_>> {
+    receiver.try_recv().ok()
 }

@@ -182,12 +182,20 @@ impl<T: 'static, O: 'static> Table<T, O> {
         Ok(Visit { table: self, place, id, inside })
     }
 
-    /// As [`enter`](Self::enter), for the owner of the place only.
+    /// As [`enter`](Self::enter), for the owner of the place only, who must [leave](bias::leave) it. A panic before that must
+    /// end the process (A5): nobody would be let in any more.
     #[inline(always)]
-    pub(crate) fn enter_as_owner(&'static self, id: u64) -> Option<Visit<T, O>> {
+    #[allow(clippy::mut_from_ref)] // a place is entered once at a time: A4
+    pub(crate) fn enter_at_once(
+        &'static self,
+        id: u64,
+    ) -> Option<(&'static mut T, &'static Inside)> {
         let place = self.place(id)?;
-        let inside = Some(place.enter_as_owner(id)?);
-        Some(Visit { table: self, place, id, inside })
+        let inside = place.enter_as_owner(id)?;
+        // SAFETY: A4: this thread has it alone.
+        let tenant = unsafe { *place.tenant.get() };
+        // SAFETY: it comes from a box, and stays until the place is left.
+        Some((unsafe { &mut *tenant }, inside))
     }
 
     /// Makes a place busy.
@@ -257,9 +265,12 @@ impl<T, O> Place<T, O> {
     /// Enters if this thread owns the place, and the handle leads here.
     #[inline(always)]
     fn enter_as_owner(&self, id: u64) -> Option<&'static Inside> {
-        let me = bias::me()?;
+        // Acquire: partner of the Release in `own`.
+        let owner = self.owner.load(Ordering::Acquire);
+        // SAFETY: owners stay for ever.
+        let me = unsafe { owner.as_ref() }.filter(|owner| owner.is_this_thread())?;
         me.enter(self.address(), || {
-            let is_mine = ptr::eq(self.owner.load(Ordering::Relaxed), me);
+            let is_mine = ptr::eq(self.owner.load(Ordering::Relaxed), owner);
             is_mine && self.word.load(Ordering::Relaxed) == id & GENERATION | IDLE
         })
     }
@@ -283,11 +294,11 @@ impl<T, O> Place<T, O> {
         self.owner.store(ptr::null_mut(), Ordering::Relaxed);
         // SAFETY: owners stay for ever.
         let found = unsafe { &*owner };
-        let is_me = bias::me().is_some_and(|me| ptr::eq(me, owner));
         // B1.
-        let may_enter = (is_me || bias::demand()) && !found.is_in(self.address());
+        let may_enter = (found.is_this_thread() || bias::demand()) && !found.is_in(self.address());
         if !may_enter {
-            self.owner.store(owner, Ordering::Relaxed);
+            // Release: as in `own`.
+            self.owner.store(owner, Ordering::Release);
         }
         may_enter
     }
@@ -296,7 +307,7 @@ impl<T, O> Place<T, O> {
     fn own(&self) {
         // SAFETY: A4: it is that one's.
         let (last, times) = unsafe { *self.streak.get() };
-        let me = MARK.with(|mark| ptr::from_ref(mark).addr());
+        let me = bias::this_thread();
         let times = if last == me { times.saturating_add(1) } else { 0 };
         // SAFETY: as above.
         unsafe { *self.streak.get() = (me, times) };
@@ -305,14 +316,10 @@ impl<T, O> Place<T, O> {
         {
             // SAFETY: as above: it has to be here as long to become the owner again.
             unsafe { *self.streak.get() = (0, 0) };
-            self.owner.store(ptr::from_ref(me).cast_mut(), Ordering::Relaxed);
+            // Release: partner of the Acquire in `enter_as_owner`: who looks there finds an owner.
+            self.owner.store(ptr::from_ref(me).cast_mut(), Ordering::Release);
         }
     }
-}
-
-thread_local! {
-    /// Its address tells threads apart.
-    static MARK: u8 = const { 0 };
 }
 
 fn new_chunk<T, O>() -> *mut Place<T, O> {
@@ -339,6 +346,10 @@ pub(crate) struct Visit<T: 'static, O: 'static = ()> {
 }
 
 impl<T, O> Visit<T, O> {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Takes the handle from its tenant, for ever.
     pub(crate) fn leave(self, why: Gone) -> Box<T> {
         let Self { table, place, id, inside } = self;

@@ -67,6 +67,7 @@ static void make_living(void) {
     open_pair(&living.port, &living.far);
     open_pair(&living.other, &living.other_far);
     open_pair(&living.member, &member_far);
+    split_one();
     EXPECT(ZP_OK, zp_set_new(&living.set));
     EXPECT(ZP_OK, zp_set_insert(living.set, living.member, NULL));
     EXPECT(ZP_OK, zp_loop_new(&living.loop));
@@ -358,7 +359,7 @@ static void in_a_fork(const row *row, int is_item) {
 /* Whatever was tried, all can be given back. */
 static void close_all(void) {
     zp_port ports[] = {living.port, living.far, living.other, living.other_far, far_of_good, message_far,
-                       loan_far, loaned, member_far};
+                       loan_far, loaned, member_far, living.halves[0], living.halves[1], living.far_of_halves};
     size_t index;
     EXPECT(ZP_OK, zp_message_release(&held));
     EXPECT(ZP_OK, zp_loan_cancel(&loan));

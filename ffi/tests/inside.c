@@ -35,7 +35,8 @@ static const expectation OF_A_MEMBER[] = {
     {"loop_insert_of", ZP_MEMBER},    {"port_detach", ZP_MEMBER},
     {"post_item", ZP_MEMBER},         {"try_post_item", ZP_MEMBER},
     {"post_item_timeout", ZP_MEMBER}, {"post_named_item", ZP_MEMBER},
-    {"invoke_item", ZP_MEMBER}};
+    {"invoke_item", ZP_MEMBER},       {"port_split", ZP_MEMBER},
+    {"port_join", ZP_HALF},           {"port_join_of", ZP_HALF}};
 
 /* A loop that runs. */
 static const expectation OF_THE_LOOP[] = {{"loop_run", ZP_BUSY},
@@ -128,6 +129,7 @@ static void set_up(void) {
     open_pair(&living.port, &living.far);
     open_pair(&living.other, &living.other_far);
     open_pair(&living.member, &far_of_member);
+    split_one();
     open_pair(&given, &far_of_given);
     item.id = given.id;
     EXPECT(ZP_OK, zp_port_post_with(far_of_member, &post, NULL));
@@ -146,6 +148,9 @@ static void tear_down(void) {
     close_port(living.far);
     close_port(living.other);
     close_port(living.other_far);
+    close_port(living.halves[0]);
+    close_port(living.halves[1]);
+    close_port(living.far_of_halves);
     EXPECT(ZP_OK, zp_set_close(living.set));
 }
 

@@ -72,9 +72,18 @@ static struct living {
     zp_port port, far;       /* a channel */
     zp_port other, other_far; /* another one */
     zp_port member;          /* in the set or the loop */
+    zp_port halves[2], far_of_halves;
     zp_set set;
     zp_loop loop;
 } living;
+
+/* A port in halves, and its other end. */
+static inline void split_one(void) {
+    zp_port ends[2];
+    EXPECT(ZP_OK, zp_channel_new(ends, NULL));
+    EXPECT(ZP_OK, zp_port_split(ends[0], living.halves));
+    living.far_of_halves = ends[1];
+}
 
 static const zp_handlers NO_HANDLERS = {sizeof(zp_handlers), NULL, NULL, NULL, NULL};
 
@@ -141,6 +150,8 @@ static const uint8_t NO_TICKET[ZP_TICKET_LEN];
       zp_port_post_all(as_port(it), p(0, without_item()), 1, p(1, &outs.len)))                                         \
     X(port_try_post_all, zp_port_try_post_all, PORT, NEEDS(0), 3, OUT_LEN,                                              \
       zp_port_try_post_all(as_port(it), p(0, without_item()), 1, p(1, &outs.len)))                                     \
+    X(port_post_all_timeout, zp_port_post_all_timeout, PORT, NEEDS(0), 3, OUT_LEN,                                     \
+      zp_port_post_all_timeout(as_port(it), p(0, without_item()), 1, p(1, &outs.len), 1))                              \
     X(port_reserve, zp_port_reserve, PORT, NEEDS(0), 1, OUT_LOAN, zp_port_reserve(as_port(it), 1, p(0, &outs.loan)))     \
     X(port_try_reserve, zp_port_try_reserve, PORT, NEEDS(0), 1, OUT_LOAN,                                               \
       zp_port_try_reserve(as_port(it), 1, p(0, &outs.loan)))                                                           \
@@ -190,6 +201,11 @@ static const uint8_t NO_TICKET[ZP_TICKET_LEN];
       zp_port_invoke_timeout(as_port(it), p(0, "name"), p(1, without_item()), p(2, &outs.index), p(3, &outs.handle), 1))\
     X(message_open, zp_message_open, MESSAGE, NEEDS(0) | NEEDS(1), 3, OUT_NAMED,                                       \
       zp_message_open(p(0, as_message(it)), p(1, &outs.named)))                                                        \
+    X(port_split, zp_port_split, PORT, NEEDS(0), 1, OUT_PORTS, zp_port_split(as_port(it), p(0, outs.ports)))           \
+    X(port_join, zp_port_join, PORT, NEEDS(0), 1, OUT_HANDLE,                                                          \
+      zp_port_join(as_port(it), living.halves[1], p(0, &outs.handle)))                                                 \
+    X(port_join_of, zp_port_join, PORT, NEEDS(0), 1, OUT_HANDLE,                                                       \
+      zp_port_join(living.halves[0], as_port(it), p(0, &outs.handle)))                                                 \
     X(port_fd, zp_port_fd, PORT, NEEDS(0), 1, OUT_FD, zp_port_fd(as_port(it), p(0, &outs.fd)))                           \
     X(port_arm, zp_port_arm, PORT, 0, 0, 0, zp_port_arm(as_port(it)))                                                   \
     X(port_disarm, zp_port_disarm, PORT, 0, 0, 0, zp_port_disarm(as_port(it)))                                          \

@@ -56,6 +56,221 @@ static void shut_down_under_a_waiting_thread(void) {
     EXPECT(ZP_OK, zp_port_close(carrier[1]));
 }
 
+static size_t received;
+
+static void *receive_all(void *half) {
+    zp_status status;
+    zp_message message;
+    while ((status = zp_port_recv(*(zp_port *)half, &message)) == ZP_OK) {
+        HOLDS(message.len == sizeof received && memcmp(message.data, &received, message.len) == 0);
+        EXPECT(ZP_OK, zp_message_release(&message));
+        __atomic_add_fetch(&received, 1, __ATOMIC_RELAXED);
+    }
+    EXPECT(ZP_CLOSED, status);
+    return NULL;
+}
+
+/* One thread waits in zp_port_recv, and another one posts: full duplex. */
+static void a_half_for_each_thread(void) {
+    zp_port ends[2], halves[2], whole;
+    zp_message message;
+    pthread_t receiving;
+    size_t n;
+    EXPECT(ZP_OK, make_channel(ends, 0));
+    EXPECT(ZP_OK, zp_port_split(ends[0], halves));
+    EXPECT(ZP_FREED, zp_port_post(ends[0], "x", 1));
+    HOLDS(pthread_create(&receiving, NULL, receive_all, &halves[1]) == 0);
+    while (zp_port_peer_state(halves[1]) != ZP_BUSY) pause_a_little();
+    for (n = 0; n < ROUNDS; n++) {
+        EXPECT(ZP_OK, zp_port_post(halves[0], &n, sizeof n));
+        EXPECT(ZP_OK, zp_port_recv(ends[1], &message));
+        EXPECT(ZP_OK, zp_port_post(ends[1], message.data, message.len));
+        EXPECT(ZP_OK, zp_message_release(&message));
+    }
+    /* It has them all, and waits once more. */
+    while (__atomic_load_n(&received, __ATOMIC_RELAXED) < ROUNDS) pause_a_little();
+    while (zp_port_peer_state(halves[1]) != ZP_BUSY) pause_a_little();
+    EXPECT(ZP_BUSY, zp_port_join(halves[0], halves[1], &whole));
+    HOLDS(whole.id == 0);
+    EXPECT(ZP_OK, zp_port_close(ends[1]));
+    HOLDS(pthread_join(receiving, NULL) == 0);
+    HOLDS(received == ROUNDS);
+    EXPECT(ZP_OK, zp_port_join(halves[0], halves[1], &whole));
+    EXPECT(ZP_FREED, zp_port_close(halves[0]));
+    EXPECT(ZP_FREED, zp_port_close(halves[1]));
+    EXPECT(ZP_CLOSED, zp_port_recv(whole, &message));
+    EXPECT(ZP_OK, zp_port_close(whole));
+}
+
+static void *wait_on_half(void *half) {
+    static zp_status status;
+    zp_message message;
+    status = zp_port_recv(*(zp_port *)half, &message);
+    return &status;
+}
+
+static void halves_end_together(void) {
+    zp_port ends[2], halves[2];
+    zp_message message;
+    pthread_t waiting;
+    void *status;
+    /* The second half that is closed closes the port. */
+    EXPECT(ZP_OK, make_channel(ends, 0));
+    EXPECT(ZP_OK, zp_port_split(ends[0], halves));
+    EXPECT(ZP_OK, zp_port_post(ends[1], "to half", 7));
+    EXPECT(ZP_OK, zp_port_close(halves[0]));
+    EXPECT(ZP_OK, zp_port_peer_state(ends[1]));
+    EXPECT(ZP_OK, zp_port_post(ends[1], "a port", 6));
+    EXPECT(ZP_OK, zp_port_recv(halves[1], &message));
+    HOLDS(message.len == 7);
+    EXPECT(ZP_BORROWED, zp_port_close(halves[1]));
+    EXPECT(ZP_OK, zp_message_release(&message));
+    EXPECT(ZP_OK, zp_port_close(halves[1]));
+    EXPECT(ZP_CLOSED, zp_port_recv(ends[1], &message));
+    EXPECT(ZP_OK, zp_port_close(ends[1]));
+    /* A shutdown of one ends both. */
+    EXPECT(ZP_OK, make_channel(ends, 0));
+    EXPECT(ZP_OK, zp_port_split(ends[0], halves));
+    HOLDS(pthread_create(&waiting, NULL, wait_on_half, &halves[1]) == 0);
+    while (zp_port_peer_state(halves[1]) != ZP_BUSY) pause_a_little();
+    EXPECT(ZP_OK, zp_port_shutdown(halves[0]));
+    HOLDS(pthread_join(waiting, &status) == 0);
+    EXPECT(ZP_CLOSED, *(zp_status *)status);
+    EXPECT(ZP_CLOSED, zp_port_post(halves[0], "x", 1));
+    EXPECT(ZP_CLOSED, zp_port_recv(ends[1], &message));
+    EXPECT(ZP_OK, zp_port_close(halves[0]));
+    EXPECT(ZP_OK, zp_port_close(halves[1]));
+    EXPECT(ZP_OK, zp_port_close(ends[1]));
+}
+
+/* Each half does its part. */
+static void what_a_half_has_not(void) {
+    zp_port ends[2], halves[2], more[2], carrier[2], whole;
+    zp_post posts[1];
+    zp_handlers handlers = {0};
+    zp_message message;
+    zp_set set;
+    zp_loop loop;
+    zp_loan loan;
+    zp_info info;
+    uint8_t ticket[ZP_TICKET_LEN];
+    int fds[ZP_MAX_DESCRIPTORS], fd, half;
+    size_t count;
+    handlers.size = sizeof handlers;
+    EXPECT(ZP_OK, zp_set_new(&set));
+    EXPECT(ZP_OK, zp_loop_new(&loop));
+    EXPECT(ZP_OK, make_channel(carrier, 0));
+    EXPECT(ZP_OK, make_channel(ends, 0));
+    EXPECT(ZP_OK, zp_port_split(ends[0], halves));
+    posts[0] = a_post("x", 1, NULL, 0);
+
+    EXPECT(ZP_HALF, zp_port_recv(halves[0], &message));
+    HOLDS(message.data == NULL);
+    EXPECT(ZP_HALF, zp_port_try_recv(halves[0], &message));
+    EXPECT(ZP_HALF, zp_port_recv_timeout(halves[0], &message, 1));
+    EXPECT(ZP_HALF, zp_port_recv_all(halves[0], &message, 1, &count));
+    EXPECT(ZP_HALF, zp_port_fd(halves[0], &fd));
+    HOLDS(fd == -1);
+    EXPECT(ZP_HALF, zp_port_arm(halves[0]));
+    EXPECT(ZP_HALF, zp_port_disarm(halves[0]));
+
+    EXPECT(ZP_HALF, zp_port_post(halves[1], "x", 1));
+    EXPECT(ZP_HALF, zp_port_try_post(halves[1], "x", 1));
+    EXPECT(ZP_HALF, zp_port_post_with(halves[1], posts, &count));
+    HOLDS(count == ZP_NO_INDEX);
+    EXPECT(ZP_HALF, zp_port_post_all(halves[1], posts, 1, &count));
+    HOLDS(count == 0);
+    EXPECT(ZP_HALF, zp_port_post_all_timeout(halves[1], posts, 1, &count, 1));
+    EXPECT(ZP_HALF, zp_port_reserve(halves[1], 1, &loan));
+    HOLDS(loan.data == NULL);
+    EXPECT(ZP_HALF, zp_port_max_payload(halves[1], &count));
+
+    for (half = 0; half < 2; half++) {
+        zp_post give = a_post("half", 4, &halves[half], 1);
+        EXPECT(ZP_HALF, zp_port_post_with(carrier[0], &give, &count));
+        HOLDS(count == 0);
+        EXPECT(ZP_HALF, zp_port_detach(halves[half], ZP_TRUST_TRUSTED, ticket, fds,
+                                       ZP_MAX_DESCRIPTORS, &count));
+        EXPECT(ZP_HALF, zp_set_insert(set, halves[half], NULL));
+        EXPECT(ZP_HALF, zp_loop_insert(loop, halves[half], &handlers, NULL));
+        EXPECT(ZP_HALF, zp_port_split(halves[half], more));
+        HOLDS(more[0].id == 0 && more[1].id == 0);
+        EXPECT(ZP_OK, zp_port_peer_state(halves[half]));
+        EXPECT(ZP_OK, zp_port_set_wait(halves[half], ZP_WAIT_SLEEP));
+        EXPECT(ZP_OK, zp_port_info(halves[half], &info));
+        HOLDS(info.is_trusted == 1 && info.is_member == 0);
+        HOLDS((info.max_payload > 0) == (half == 0));
+    }
+
+    /* All that it has still works. */
+    EXPECT(ZP_OK, zp_port_post_all(halves[0], posts, 1, &count));
+    EXPECT(ZP_OK, zp_port_reserve(halves[0], 1, &loan));
+    EXPECT(ZP_LOANED, zp_port_close(halves[0]));
+    EXPECT(ZP_LOANED, zp_port_join(halves[0], halves[1], &whole));
+    EXPECT(ZP_OK, zp_loan_publish(&loan, 1, 0, NULL, 0, NULL));
+    EXPECT(ZP_OK, zp_port_recv_all(ends[1], &message, 1, &count));
+    EXPECT(ZP_OK, zp_message_release(&message));
+    EXPECT(ZP_OK, zp_port_fd(halves[1], &fd));
+    EXPECT(ZP_OK, zp_port_arm(halves[1]));
+    EXPECT(ZP_OK, zp_port_post(ends[1], "x", 1));
+    EXPECT(ZP_READY, zp_port_arm(halves[1]));
+    EXPECT(ZP_OK, zp_port_try_recv(halves[1], &message));
+    EXPECT(ZP_BORROWED, zp_port_join(halves[0], halves[1], &whole));
+    EXPECT(ZP_OK, zp_message_release(&message));
+
+    EXPECT(ZP_OK, zp_set_close(set));
+    EXPECT(ZP_OK, zp_loop_close(loop));
+    EXPECT(ZP_OK, zp_port_close(carrier[0]));
+    EXPECT(ZP_OK, zp_port_close(carrier[1]));
+    EXPECT(ZP_OK, zp_port_shutdown(halves[0]));
+    EXPECT(ZP_OK, zp_port_close(halves[0]));
+    EXPECT(ZP_OK, zp_port_close(halves[1]));
+    EXPECT(ZP_OK, zp_port_close(ends[1]));
+}
+
+static void what_cannot_be_split_or_joined(void) {
+    zp_port ends[2], halves[2], others[2], other, whole;
+    zp_message message;
+    zp_loan loan;
+    EXPECT(ZP_OK, make_channel(ends, 0));
+    EXPECT(ZP_BAD_ARGUMENT, zp_port_split(ends[0], NULL));
+    EXPECT(ZP_OK, zp_port_post(ends[1], "x", 1));
+    EXPECT(ZP_OK, zp_port_recv(ends[0], &message));
+    EXPECT(ZP_BORROWED, zp_port_split(ends[0], halves));
+    HOLDS(halves[0].id == 0 && halves[1].id == 0);
+    EXPECT(ZP_OK, zp_message_release(&message));
+    EXPECT(ZP_OK, zp_port_reserve(ends[0], 1, &loan));
+    EXPECT(ZP_LOANED, zp_port_split(ends[0], halves));
+    EXPECT(ZP_OK, zp_loan_cancel(&loan));
+    EXPECT(ZP_OK, zp_port_post(ends[1], "waits", 5));
+    EXPECT(ZP_OK, zp_port_split(ends[0], halves));
+    EXPECT(ZP_FREED, zp_port_split(ends[0], others));
+    EXPECT(ZP_FREED, zp_port_shutdown(ends[0]));
+    EXPECT(ZP_OK, zp_port_split(ends[1], others));
+
+    EXPECT(ZP_BAD_ARGUMENT, zp_port_join(halves[0], halves[1], NULL));
+    EXPECT(ZP_HALF, zp_port_join(halves[1], halves[0], &whole));
+    EXPECT(ZP_HALF, zp_port_join(halves[0], halves[0], &whole));
+    EXPECT(ZP_HALF, zp_port_join(halves[1], halves[1], &whole));
+    EXPECT(ZP_HALF, zp_port_join(halves[0], others[0], &whole));
+    EXPECT(ZP_STRANGER, zp_port_join(halves[0], others[1], &whole));
+    EXPECT(ZP_FREED, zp_port_join(halves[0], ends[0], &whole));
+    HOLDS(whole.id == 0);
+    EXPECT(ZP_OK, zp_port_join(halves[0], halves[1], &whole));
+    EXPECT(ZP_OK, zp_port_join(others[0], others[1], &other));
+    EXPECT(ZP_HALF, zp_port_join(whole, other, &ends[0]));
+
+    /* A port as before, with what waited in it. */
+    EXPECT(ZP_OK, zp_port_recv(whole, &message));
+    HOLDS(message.len == 5);
+    EXPECT(ZP_OK, zp_message_release(&message));
+    EXPECT(ZP_OK, zp_port_post(whole, "x", 1));
+    EXPECT(ZP_OK, zp_port_recv(other, &message));
+    EXPECT(ZP_OK, zp_message_release(&message));
+    EXPECT(ZP_OK, zp_port_close(whole));
+    EXPECT(ZP_OK, zp_port_close(other));
+}
+
 /* Handles and messages that all threads use, copied from one another without any order. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static zp_port ports[PORTS];
@@ -103,12 +318,12 @@ static void set_message(unsigned place, zp_message message) {
 
 /* One call with whatever is there. A handle may be anything by now; the library must know. */
 static zp_status do_something(unsigned dice, unsigned place, unsigned other) {
-    zp_port given[2], taken[2];
+    zp_port given[2], taken[2], whole;
     zp_post post;
     zp_message message;
     zp_status status;
     size_t count;
-    switch (dice % 10) {
+    switch (dice % 12) {
         case 0:
             status = make_channel(given, place % 2 ? ZP_TRUST_UNTRUSTED : 0);
             if (status == ZP_OK) {
@@ -139,7 +354,18 @@ static zp_status do_something(unsigned dice, unsigned place, unsigned other) {
             if (status == ZP_OK) set_message(place, message);
             return status;
         case 8:
-            return dice % 40 == 8 ? zp_port_shutdown(port_at(place))
+            status = zp_port_split(port_at(place), given);
+            if (status == ZP_OK) {
+                set_port(place, given[0]);
+                set_port(other, given[1]);
+            }
+            return status;
+        case 9:
+            status = zp_port_join(port_at(place), port_at(other), &whole);
+            if (status == ZP_OK) set_port(place, whole);
+            return status;
+        case 10:
+            return dice % 48 == 10 ? zp_port_shutdown(port_at(place))
                                   : zp_port_peer_state(port_at(place));
         default:
             return zp_port_try_post(port_at(place), "bytes", 5);
@@ -185,6 +411,10 @@ static void threads_that_use_whatever_they_find(void) {
 int main(void) {
     alarm(55); /* whoever is stuck ends before the test that waits for it */
     shut_down_under_a_waiting_thread();
+    a_half_for_each_thread();
+    halves_end_together();
+    what_a_half_has_not();
+    what_cannot_be_split_or_joined();
     threads_that_use_whatever_they_find();
     return 0;
 }

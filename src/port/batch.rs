@@ -18,7 +18,7 @@ impl Sender {
         messages: I,
         post: impl Fn(I::Item) -> Result<(), PostError>,
     ) -> Result<usize, BatchError> {
-        let batch = Batch { sender: self, outermost: !self.batching.replace(true) };
+        let batch = self.begin_batch();
         let mut posted = 0;
         let mut refused = None;
         for message in messages {
@@ -28,6 +28,20 @@ impl Sender {
             }
             posted += 1;
         }
+        self.end_batch(batch, posted, refused)
+    }
+
+    pub(super) fn begin_batch(&self) -> Batch<'_> {
+        Batch { sender: self, outermost: !self.batching.replace(true) }
+    }
+
+    /// Publishes what was staged; says how much that was, and why there is no more.
+    pub(super) fn end_batch(
+        &self,
+        batch: Batch<'_>,
+        posted: usize,
+        refused: Option<PostError>,
+    ) -> Result<usize, BatchError> {
         drop(batch);
         // As after every publish: a port that was closed meanwhile makes no promise.
         self.own_end().map_err(|source| BatchError { posted: 0, source })?;
@@ -36,7 +50,7 @@ impl Sender {
 }
 
 /// Publishes what was staged, also when the caller's iterator panics.
-struct Batch<'p> {
+pub(super) struct Batch<'p> {
     sender: &'p Sender,
     outermost: bool,
 }

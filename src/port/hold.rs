@@ -77,6 +77,12 @@ impl Hold {
         }
     }
 
+    /// Whether [`notify`](Self::notify) would do nothing.
+    #[inline(always)]
+    pub(super) fn need_not_notify(&self, word: &AtomicU32) -> bool {
+        wake::is_streaming(word, barrier::is_registered())
+    }
+
     #[cold]
     fn ring(&self, word: &AtomicU32) {
         match self.line.borrow().as_ref().map_or(Rung::HungUp, |line| line.ring()) {

@@ -205,6 +205,17 @@ impl<'p> Message<'p> {
         self.aside.is_none()
     }
 
+    /// For bindings: as its drop, but not by way of memory where it is as most are.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn let_go(self) {
+        let message = ManuallyDrop::new(self);
+        match &*message.aside {
+            None => message.receiver.release(message.from, message.to),
+            Some(_) => drop(ManuallyDrop::into_inner(message)),
+        }
+    }
+
     /// Bytes that it takes in its queue.
     pub(super) fn room(&self) -> u64 {
         match &*self.aside {

@@ -100,6 +100,12 @@ impl Waits {
         }
     }
 
+    /// Whether [`succeeded`](Self::succeeded) would note nothing.
+    #[inline(always)]
+    pub(super) fn has_succeeded_for_long(&self) -> bool {
+        self.sleeper.waiter().has_succeeded_for_long()
+    }
+
     /// A few quick looks, before anything that takes time: what is about to come is found at once.
     #[inline]
     pub(super) fn glance(&self, look: impl FnMut() -> bool) -> bool {

@@ -50,6 +50,17 @@ impl Reservation {
         self.is_grown
     }
 
+    /// Where the record before it ends.
+    pub(crate) const fn last(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether it begins right there: no lap ends before it.
+    #[inline(always)]
+    pub(crate) const fn is_next(&self) -> bool {
+        self.start == self.next
+    }
+
     /// Bytes of payload that fit.
     pub(crate) const fn payload_len(&self) -> u64 {
         self.payload_len
@@ -265,14 +276,26 @@ impl<M: Memory> Producer<M> {
     /// Makes the first bytes of a reservation a message, visible at once.
     #[inline(always)]
     pub(crate) fn publish(&self, reservation: Reservation, what: Content) {
+        let last = reservation.next;
+        if self.publish_only(reservation, what) {
+            self.look_back(last);
+        }
+    }
+
+    /// As [`publish`](Self::publish); true if a [`look_back`](Self::look_back) is due.
+    #[inline(always)]
+    pub(crate) fn publish_only(&self, reservation: Reservation, what: Content) -> bool {
         let (offset, head, end) = self.write_headers(&reservation, what);
         // PUBLISH: pairs with the Acquire in `Consumer::peek`; the reader that sees this word sees
         // the payload, the rest of the header and the zeroed word after the record.
         self.memory.word(offset).store(head, Ordering::Release);
         self.next.set(end);
-        if end >= self.turn.get() {
-            self.look_back(reservation.next);
-        }
+        self.is_at_turn()
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_at_turn(&self) -> bool {
+        self.next.get() >= self.turn.get()
     }
 
     /// Ends the lap early if the reader has caught up with all but the record at `last`: the next one then
@@ -286,7 +309,7 @@ impl<M: Memory> Producer<M> {
     /// stream stays packed.
     #[cold]
     #[inline(never)]
-    fn look_back(&self, last: u64) {
+    pub(crate) fn look_back(&self, last: u64) {
         let (next, after) = (self.next.get(), self.turn_after.get());
         let offset = self.cursor.offset(next);
         self.turn.set(next.saturating_add(offset.max(after)));
@@ -305,7 +328,9 @@ impl<M: Memory> Producer<M> {
     }
 
     /// As [`publish`](Self::publish), but visible only at [`flush`](Self::flush).
-    #[inline]
+    ///
+    /// (A call would have the reservation put into memory before it is known whether there is a batch.)
+    #[inline(always)]
     pub(crate) fn stage(&self, reservation: Reservation, what: Content) {
         let (offset, head, end) = self.write_headers(&reservation, what);
         self.next.set(end);
