@@ -984,11 +984,13 @@ class port_ref : public detail::bare<zp_port> {
      * zp_port_post_all: {plain(a), plain(b), as_post("c")}, which appear at once. The value is
      * their number; after a failure index() is the first one that was not posted.
      */
-    result<std::size_t> post_all(span<const zp_post> posts) {
-        return post_all(posts, zp_port_post_all);
-    }
-    result<std::size_t> try_post_all(span<const zp_post> posts) {
-        return post_all(posts, zp_port_try_post_all);
+    result<std::size_t> post_all(span<const zp_post> posts, patience wait = for_ever) {
+        std::size_t posted = 0;
+        const zp_status status =
+            wait.call(zp_port_post_all, zp_port_try_post_all, zp_port_post_all_timeout, raw_,
+                      posts.data(), posts.size(), &posted);
+        if (status != ZP_OK) return outcome(status, posted);
+        return posted;
     }
 
     /* zp_port_reserve: so many bytes, to be written in place. */
@@ -1084,20 +1086,28 @@ class port_ref : public detail::bare<zp_port> {
                                            zp_port_post_with_timeout, raw_, &post, &index);
         return {status, index};
     }
-
-    template <class Post>
-    result<std::size_t> post_all(span<const zp_post> posts, Post all) {
-        std::size_t posted = 0;
-        const zp_status status = all(raw_, posts.data(), posts.size(), &posted);
-        if (status != ZP_OK) return outcome(status, posted);
-        return posted;
-    }
 };
+
+struct halves;
 
 /* One end of a channel. The channel ends when this object goes; see OWNERS. */
 class port : public detail::owner<port_ref> {
   public:
     using owner::owner;
+
+    /*
+     * zp_port_split: two halves, for a thread each; the port is spent. join makes one of them again,
+     * and they are spent. After a failure all are as before.
+     */
+    result<halves> split();
+    static result<port> join(port &&sender, port &&receiver) {
+        zp_port raw;
+        const zp_status status = zp_port_join(sender.raw_, receiver.raw_, &raw);
+        if (status != ZP_OK) return outcome(status);
+        sender.take_handle();
+        receiver.take_handle();
+        return port(raw);
+    }
 
     /* zp_port_detach: gives it away as descriptors. If that fails the port is as before. */
     result<detached_port> detach(std::uint32_t trust) {
@@ -1127,6 +1137,19 @@ class port : public detail::owner<port_ref> {
         return port(raw);
     }
 };
+
+/* What posts, and what receives, of one port: all else of a port is ZP_HALF. */
+struct halves {
+    port sender, receiver;
+};
+
+inline result<halves> port::split() {
+    zp_port raw[2];
+    const zp_status status = zp_port_split(raw_, raw);
+    if (status != ZP_OK) return outcome(status);
+    take_handle();
+    return halves{port(raw[0]), port(raw[1])};
+}
 
 inline item::item(port &&going) noexcept : zp_item{going.handle().id} {}
 

@@ -183,7 +183,8 @@ static void batches() {
     const point one{1, 2};
     HOLDS(GET(near.post_all({zeroport::plain(one), zeroport::as_post("b")})) == 2);
     const std::vector<zp_post> more(5, zeroport::as_post("c"));
-    HOLDS(GET(near.try_post_all(more)) == 5);
+    HOLDS(GET(near.post_all(more, zeroport::no_wait)) == 5);
+    HOLDS(GET(near.post_all({}, 1ms)) == 0);
     std::array<zeroport::message, 4> messages;
     HOLDS(GET(far.recv_all(messages)).size() == 4);
     HOLDS(messages[0].is<point>() && messages[1].text() == "b");
@@ -404,6 +405,26 @@ static void leftovers_of_many() {
     }
 }
 
+/* One thread waits on a port, and another one posts on it. */
+static void halves() {
+    auto [near, far] = a_channel();
+    auto [sender, receiver] = GET(near.split());
+    HOLDS(!near && sender && receiver);
+    EXPECT(ZP_HALF, sender.recv());
+    EXPECT(ZP_HALF, receiver.post(1));
+    std::thread thread([&half = receiver] { HOLDS(GET(GET(half.recv()).get<int>()) == 2); });
+    EXPECT(ZP_OK, sender.post(1));
+    HOLDS(GET(GET(far.recv()).get<int>()) == 1);
+    EXPECT(ZP_OK, far.post(2));
+    thread.join();
+    EXPECT(ZP_HALF, zeroport::port::join(std::move(receiver), std::move(sender)));
+    near = GET(zeroport::port::join(std::move(sender), std::move(receiver)));
+    HOLDS(!sender && !receiver);
+    EXPECT(ZP_OK, near.post_bytes("whole"));
+    expect_text(far, "whole");
+    EXPECT(ZP_BAD_HANDLE, sender.split());
+}
+
 static void moves_and_misuse() {
     auto [near, far] = a_channel();
     zeroport::port moved = std::move(near);
@@ -530,6 +551,7 @@ int main() {
     outliving();
     elsewhere_at_once();
     leftovers_of_many();
+    halves();
     moves_and_misuse();
     a_port_itself();
     descriptors();
