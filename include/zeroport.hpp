@@ -815,28 +815,24 @@ class loan_of : public loan {
 
 /* ---- Messages -------------------------------------------------------------------------------- */
 
-/* A received message, used by who does not own it, until it is released. */
-class message_ref {
+/* What a message holds, and how it is read. (Self has it.) */
+template <class Self>
+class payload {
   public:
-    explicit message_ref(const zp_message &raw) noexcept : raw_(raw) {}
-
-    /* For the functions of zeroport.h. */
-    zp_message &raw() noexcept { return raw_; }
-
     span<const std::byte> bytes() const noexcept {
-        return {static_cast<const std::byte *>(raw_.data), raw_.len};
+        return {static_cast<const std::byte *>(self().data), self().len};
     }
     std::string_view text() const noexcept {
-        return {static_cast<const char *>(raw_.data), raw_.len};
+        return {static_cast<const char *>(self().data), self().len};
     }
-    std::size_t size() const noexcept { return raw_.len; }
+    std::size_t size() const noexcept { return self().len; }
 
     /* 0: bytes; else the type that was posted. */
-    std::uint32_t tag() const noexcept { return raw_.tag; }
+    std::uint32_t tag() const noexcept { return self().tag; }
     /* Whether it is tagged as plain data of this type: for programs that receive several. */
     template <class T>
     bool is() const noexcept {
-        return raw_.tag == tag_of<T>;
+        return tag() == tag_of<T>;
     }
 
     /* One value, as a copy. If it is none, differs() says what differs: mismatch::type or size. */
@@ -844,9 +840,9 @@ class message_ref {
     result<T> get() const {
         static_assert(std::is_default_constructible_v<T>, "zeroport: get_slice gives it in place");
         if (!is<T>()) return outcome(mismatch::type);
-        if (raw_.len != sizeof(T)) return outcome(mismatch::size);
+        if (size() != sizeof(T)) return outcome(mismatch::size);
         T value;
-        std::memcpy(static_cast<void *>(&value), raw_.data, sizeof value);
+        std::memcpy(static_cast<void *>(&value), self().data, sizeof value);
         return value;
     }
 
@@ -854,7 +850,39 @@ class message_ref {
     template <class T>
     result<span<const T>> get_slice() const {
         if (!is<T>()) return outcome(mismatch::type);
-        return detail::values_at<const T>(static_cast<const std::byte *>(raw_.data), raw_.len);
+        return detail::values_at<const T>(bytes().data(), size());
+    }
+
+  private:
+    const auto &self() const noexcept { return static_cast<const Self *>(this)->raw_; }
+};
+
+/* What a message with a name holds; a view, as long as the message is there. */
+class named : public payload<named> {
+  public:
+    explicit named(const zp_named &raw) noexcept : raw_(raw) {}
+
+    std::string_view name() const noexcept { return {raw_.name, raw_.name_len}; }
+    /* Whether the first port of the message is where the replies go. */
+    bool is_request() const noexcept { return raw_.is_request != 0; }
+
+  private:
+    friend payload<named>;
+    zp_named raw_;
+};
+
+/* A received message, used by who does not own it, until it is released. */
+class message_ref : public payload<message_ref> {
+  public:
+    explicit message_ref(const zp_message &raw) noexcept : raw_(raw) {}
+
+    /* For the functions of zeroport.h. */
+    zp_message &raw() noexcept { return raw_; }
+
+    /* zp_message_open: what it holds if it has a name, else ZP_UNNAMED. */
+    result<named> open() const {
+        zp_named raw;
+        return detail::given<named>(zp_message_open(&raw_, &raw), raw);
     }
 
     /* How many were not taken yet. */
@@ -885,6 +913,10 @@ class message_ref {
 
   protected:
     message_ref() noexcept = default;
+
+  private:
+    friend payload<message_ref>;
+    friend class message;
     zp_message raw_{};
 };
 
@@ -979,6 +1011,26 @@ class port_ref : public detail::bare<zp_port> {
         all.item_count = with.size();
         return post_as_is(all, wait);
     }
+
+    /* zp_port_post_named: with a name, which the other end sees by open(). */
+    result<void> post_named(const std::string &name, const zp_post &post, items with = {},
+                            patience wait = for_ever) {
+        std::size_t index = ZP_NO_INDEX;
+        zp_post all = post;
+        all.items = with.data();
+        all.item_count = with.size();
+        const zp_status status =
+            wait.call(zp_port_post_named, zp_port_try_post_named, zp_port_post_named_timeout, raw_,
+                      name.c_str(), &all, &index);
+        return {status, index};
+    }
+
+    /*
+     * zp_port_invoke: a request, with a name; the replies come on the port that it gives. One with
+     * the tag ZP_TAG_FAILED is the text of a failure. (wait is for room, not for replies.)
+     */
+    result<port> invoke(const std::string &name, const zp_post &post, items with = {},
+                        patience wait = for_ever);
 
     /*
      * zp_port_post_all: {plain(a), plain(b), as_post("c")}, which appear at once. The value is
@@ -1137,6 +1189,19 @@ class port : public detail::owner<port_ref> {
         return port(raw);
     }
 };
+
+inline result<port> port_ref::invoke(const std::string &name, const zp_post &post, items with,
+                                     patience wait) {
+    std::size_t index = ZP_NO_INDEX;
+    zp_post all = post;
+    all.items = with.data();
+    all.item_count = with.size();
+    zp_port replies;
+    const zp_status status = wait.call(zp_port_invoke, zp_port_try_invoke, zp_port_invoke_timeout,
+                                       raw_, name.c_str(), &all, &index, &replies);
+    if (status != ZP_OK) return outcome(status, index);
+    return port(replies);
+}
 
 /* What posts, and what receives, of one port: all else of a port is ZP_HALF. */
 struct halves {

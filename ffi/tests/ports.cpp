@@ -536,6 +536,41 @@ static void errors() {
     HOLDS(none.status() == ZP_INTERNAL);
 }
 
+static void names() {
+    auto [requester, receiver] = a_channel();
+    const point where{3, 4};
+    EXPECT(ZP_OK, requester.post_named("moved", zeroport::plain(where), {}, zeroport::no_wait));
+    {
+        const auto message = receiver.recv().value();
+        const auto named = message.open().value();
+        HOLDS(named.name() == "moved" && !named.is_request());
+        HOLDS(named.get<point>().value().y == 4 && named.get_slice<point>()->size() == 1);
+        HOLDS(named.get<float>().differs() == mismatch::type);
+    }
+    EXPECT(ZP_TOO_LARGE, requester.post_named(std::string(256, 'n'), zeroport::as_post("text")));
+
+    auto [kept, gone] = a_channel();
+    zeroport::port replies =
+        requester.invoke("sum", zeroport::as_post("20 22"), {std::move(gone)}).value();
+    {
+        auto message = receiver.recv().value();
+        HOLDS(message.open()->is_request() && message.open()->text() == "20 22");
+        auto [reply, given] = message.take_ports<2>().value();
+        EXPECT(ZP_OK, reply.post(42));
+        EXPECT(ZP_OK, given.post_bytes("here"));
+    }
+    HOLDS(replies.recv()->get<int>().value() == 42);
+    EXPECT(ZP_CLOSED, replies.recv());
+    HOLDS(kept.recv()->text() == "here");
+
+    auto [one, other] = a_channel();
+    const auto refused = one.invoke("sum", zeroport::as_post(""), {std::move(other)});
+    EXPECT(ZP_OTHER_END, refused);
+    HOLDS(refused.index() == 0);
+    EXPECT(ZP_OK, requester.post_bytes("without"));
+    EXPECT(ZP_UNNAMED, receiver.recv()->open());
+}
+
 int main() {
     alarm(55); /* whoever is stuck ends before the test that waits for it */
     HOLDS(elsewhere() == ZP_VERSION && zeroport::version() == ZP_VERSION);
@@ -552,6 +587,7 @@ int main() {
     elsewhere_at_once();
     leftovers_of_many();
     halves();
+    names();
     moves_and_misuse();
     a_port_itself();
     descriptors();
