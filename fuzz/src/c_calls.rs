@@ -172,7 +172,7 @@ fn step([what, a, b, c]: [u8; 4]) -> Step {
 
 /// Nothing, a port or a buffer.
 fn listed(number: u8) -> Option<(bool, u8)> {
-    if number == 0 { None } else { Some((number % 4 != 0, number)) }
+    if number == 0 { None } else { Some((!number.is_multiple_of(4), number)) }
 }
 
 /// In a ring, not in every ring, or with memory of its own.
