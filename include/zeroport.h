@@ -41,7 +41,8 @@
  * What may have to wait comes three times: zp_port_recv waits as long as it takes, zp_port_try_recv
  * does not wait, zp_port_recv_timeout waits at most so long, in milliseconds. Where there is nothing
  * (or no room) now, the last two say so, by ZP_EMPTY (or ZP_FULL); the last one not before the time
- * is up. Signals end no wait.
+ * is up. Signals end no wait. That the other side died or was lost (ZP_PEER_DIED, ZP_LOST) is noticed
+ * by who waits at once, and by calls that do not wait within about a millisecond of them.
  *
  * STATUSES
  *
