@@ -172,6 +172,14 @@ impl Model {
         self.ports[port].held > 0 || self.ports[port].loan.is_some()
     }
 
+    /// The set or loop that it is in.
+    pub(super) fn set_of(&self, port: usize) -> Option<usize> {
+        match self.ports[port].state {
+            State::In(gathering) => Some(gathering),
+            _ => None,
+        }
+    }
+
     fn end_of(&self, port: usize) -> usize {
         self.ports[port].end
     }
@@ -307,10 +315,7 @@ impl Model {
     /// The message that was looked at is held.
     pub(super) fn hold(&mut self, port: usize, message: CMessage) {
         let said = self.current.take().unwrap();
-        let by = match self.ports[port].state {
-            State::In(gathering) => Some(gathering),
-            _ => None,
-        };
+        let by = self.set_of(port);
         self.ports[port].held += 1;
         self.messages.push(Held { message, said, port, by, is_held: true });
     }
