@@ -322,7 +322,7 @@ fn play(model: &mut Model, step: Step, mark: u8) {
             publish(model, model.port(port), used.into(), &items);
         }
         Step::Cancel(port) => cancel(model, model.port(port)),
-        Step::Receive { port, most } => receive(model, model.port(port), usize::from(most % 4)),
+        Step::Receive { port, most } => receive(model, model.reader(port), usize::from(most % 4)),
         Step::TakePorts { message, capacity } => take_ports(model, message, capacity.into()),
         Step::TakeBuffers { message, capacity } => take_buffers(model, message, capacity.into()),
         Step::Release(message) => release(model, message),

@@ -127,8 +127,20 @@ impl Model {
         pick(number, self.ports.len()).unwrap()
     }
 
+    /// Any port, mostly one for which something waits.
+    pub(super) fn reader(&self, number: u8) -> usize {
+        let waits = |port: &usize| self.gone(*port).is_none() && !self.is_read(*port);
+        let those: Vec<_> = (0..self.ports.len()).filter(waits).collect();
+        let some = pick(number, those.len()).filter(|_| !number.is_multiple_of(8));
+        some.map_or_else(|| self.port(number), |at| those[at])
+    }
+
+    /// Any message, mostly one that is held.
     pub(super) fn message(&self, number: u8) -> Option<usize> {
-        pick(number, self.messages.len())
+        let held = (0..self.messages.len()).filter(|at| self.messages[*at].is_held);
+        let those: Vec<_> = held.collect();
+        let some = pick(number, those.len()).filter(|_| !number.is_multiple_of(8));
+        some.map(|at| those[at]).or_else(|| pick(number, self.messages.len()))
     }
 
     pub(super) fn buffer(&self, number: u8) -> Option<usize> {
