@@ -127,8 +127,20 @@ impl Model {
         pick(number, self.ports.len()).unwrap()
     }
 
+    /// Any port, mostly one for which something waits.
+    pub(super) fn reader(&self, number: u8) -> usize {
+        let waits = |port: &usize| self.gone(*port).is_none() && !self.is_read(*port);
+        let those: Vec<_> = (0..self.ports.len()).filter(waits).collect();
+        let some = pick(number, those.len()).filter(|_| !number.is_multiple_of(8));
+        some.map_or_else(|| self.port(number), |at| those[at])
+    }
+
+    /// Any message, mostly one that is held.
     pub(super) fn message(&self, number: u8) -> Option<usize> {
-        pick(number, self.messages.len())
+        let held = (0..self.messages.len()).filter(|at| self.messages[*at].is_held);
+        let those: Vec<_> = held.collect();
+        let some = pick(number, those.len()).filter(|_| !number.is_multiple_of(8));
+        some.map(|at| those[at]).or_else(|| pick(number, self.messages.len()))
     }
 
     pub(super) fn buffer(&self, number: u8) -> Option<usize> {
@@ -170,6 +182,14 @@ impl Model {
 
     pub(super) fn is_lent(&self, port: usize) -> bool {
         self.ports[port].held > 0 || self.ports[port].loan.is_some()
+    }
+
+    /// The set or loop that it is in.
+    pub(super) fn set_of(&self, port: usize) -> Option<usize> {
+        match self.ports[port].state {
+            State::In(gathering) => Some(gathering),
+            _ => None,
+        }
     }
 
     fn end_of(&self, port: usize) -> usize {
@@ -307,10 +327,7 @@ impl Model {
     /// The message that was looked at is held.
     pub(super) fn hold(&mut self, port: usize, message: CMessage) {
         let said = self.current.take().unwrap();
-        let by = match self.ports[port].state {
-            State::In(gathering) => Some(gathering),
-            _ => None,
-        };
+        let by = self.set_of(port);
         self.ports[port].held += 1;
         self.messages.push(Held { message, said, port, by, is_held: true });
     }
