@@ -1,6 +1,7 @@
 //! Beside `beside_rust.c`: the same loops over the same channels, between two pinned threads of one process.
 
 use std::hint::black_box;
+use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -24,12 +25,17 @@ fn main() {
     };
     let channel = ChannelOptions::new().wait_strategy(WaitStrategy::Spin).open();
     let MessageChannel { port1, port2 } = channel.unwrap();
+    // Who posts to a thread that has yet to start fills the ring, and measures a larger one.
+    let both = Arc::new(Barrier::new(2));
+    let started = both.clone();
     let other = std::thread::spawn(move || {
         pin(1);
+        started.wait();
         there(&port2, WARM_UP);
         there(&port2, count);
     });
     pin(0);
+    both.wait();
     here(&port1, WARM_UP);
     let start = Instant::now();
     here(&port1, count);
