@@ -115,11 +115,15 @@ impl<'p> Receiving<'p> {
     /// The next message, if it is there, and as most are.
     #[inline(always)]
     pub(crate) fn recv_at_once(self) -> Option<Message<'p>> {
-        let receiver = match self {
+        self.as_receiver().recv_at_once()
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_receiver(self) -> &'p Receiver {
+        match self {
             Self::Port(port) => port.as_receiver(),
             Self::Half(half) => half,
-        };
-        receiver.recv_at_once()
+        }
     }
 
     pub(crate) fn drain(self) -> Drain<'p> {

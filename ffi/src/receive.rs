@@ -1,6 +1,8 @@
 //! `zp_port_recv…`: messages come in.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
+
 use zeroport::{Message, RecvError};
 
 use crate::bias;
@@ -200,18 +202,42 @@ unsafe fn receive_all(
         // SAFETY: A3: it lies beside the port from now on.
         first.write(unsafe { keep(port.id, how(receiver)?, held, 0) });
         *count = 1;
-        for place in others {
+        loop {
+            let left = others.get_mut(*count - 1..).unwrap_or_default();
+            *count += receive_some(port.id, receiver, held, left);
+            let Some(place) = others.get_mut(*count - 1) else { break };
             if held.make_room().is_err() {
                 break;
             }
-            let next = receiver.recv_at_once().or_else(|| try_recv(receiver));
-            let Some(message) = next else { break };
+            let Some(message) = try_recv(receiver) else { break };
             // SAFETY: A3, as above.
             place.write(unsafe { keep(port.id, message, held, 0) });
             *count += 1;
         }
         Ok(())
     })
+}
+
+/// Receives, as long as each message is there and as most are. (Apart, so that all of it stays in registers.)
+#[inline(never)]
+fn receive_some(
+    port: u64,
+    receiver: Receiving<'_>,
+    held: &mut Held,
+    places: &mut [MaybeUninit<CMessage>],
+) -> usize {
+    let receiver = receiver.as_receiver();
+    let mut received = 0;
+    for place in places {
+        if held.make_room().is_err() {
+            break;
+        }
+        let Some(message) = receiver.recv_at_once() else { break };
+        // SAFETY: A3: it lies beside the port from now on.
+        place.write(unsafe { keep(port, message, held, 0) });
+        received += 1;
+    }
+    received
 }
 
 /// The next message, where it is not as most are.
