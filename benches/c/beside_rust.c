@@ -10,7 +10,7 @@
 #include "zeroport.h"
 
 /* As there. */
-enum { WARM_UP = 100000, TRIPS = 100000, MESSAGES = 1000000, BATCH = 64 };
+enum { WARM_UP = 400000, TRIPS = 100000, MESSAGES = 1000000, BATCH = 64 };
 
 static char bytes[64];
 
@@ -97,7 +97,7 @@ static pthread_barrier_t both;
 static void *other(void *unused) {
     pin(1);
     pthread_barrier_wait(&both);
-    there(ports[1], WARM_UP);
+    there(ports[1], count < WARM_UP ? count : WARM_UP);
     there(ports[1], count);
     return unused;
 }
@@ -129,7 +129,7 @@ int main(int argc, char **argv) {
     if (pthread_create(&thread, NULL, other, NULL) != 0) abort();
     pin(0);
     pthread_barrier_wait(&both);
-    here(ports[0], WARM_UP);
+    here(ports[0], count < WARM_UP ? count : WARM_UP);
     start = now();
     here(ports[0], count);
     pthread_join(thread, NULL);

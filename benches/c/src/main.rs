@@ -8,7 +8,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use zeroport::{ChannelOptions, MessageChannel, MessagePort, WaitStrategy};
 
 /// Not measured: by then both sides have learnt how the other is.
-const WARM_UP: usize = 100_000;
+const WARM_UP: usize = 400_000;
 const TRIPS: usize = 100_000;
 const MESSAGES: usize = 1_000_000;
 /// Of a batch.
@@ -31,12 +31,12 @@ fn main() {
     let other = std::thread::spawn(move || {
         pin(1);
         started.wait();
-        there(&port2, WARM_UP);
+        there(&port2, count.min(WARM_UP));
         there(&port2, count);
     });
     pin(0);
     both.wait();
-    here(&port1, WARM_UP);
+    here(&port1, count.min(WARM_UP));
     let start = Instant::now();
     here(&port1, count);
     other.join().unwrap();
