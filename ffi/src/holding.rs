@@ -112,10 +112,13 @@ impl<'p> Receiving<'p> {
         }
     }
 
-    /// The next message, if it is there, and as most are.
-    #[inline(always)]
-    pub(crate) fn recv_at_once(self) -> Option<Message<'p>> {
-        self.as_receiver().recv_at_once()
+    /// Waits a moment for a message that [`recv_at_once`](Receiver::recv_at_once) takes: as the beginning of a wait.
+    #[inline(never)]
+    pub(crate) fn sees_soon(self) -> bool {
+        match self {
+            Self::Port(port) => port.sees_soon(),
+            Self::Half(half) => half.sees_soon(),
+        }
     }
 
     #[inline(always)]

@@ -22,7 +22,7 @@ use crate::status::Status;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_recv(port: CPort, message: *mut CMessage) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |receiver| receiver.recv()) }
+    unsafe { receive(port, message, true, |receiver| receiver.recv()) }
 }
 
 /// Takes the next message if there is one.
@@ -33,7 +33,7 @@ pub unsafe extern "C" fn zp_port_recv(port: CPort, message: *mut CMessage) -> St
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_try_recv(port: CPort, message: *mut CMessage) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |receiver| receiver.try_recv()) }
+    unsafe { receive(port, message, false, |receiver| receiver.try_recv()) }
 }
 
 /// Waits for the next message, at most so long.
@@ -47,8 +47,9 @@ pub unsafe extern "C" fn zp_port_recv_timeout(
     message: *mut CMessage,
     timeout_ms: u32,
 ) -> Status {
+    let timeout = milliseconds(timeout_ms);
     // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |receiver| receiver.recv_timeout(milliseconds(timeout_ms))) }
+    unsafe { receive(port, message, timeout_ms > 0, |receiver| receiver.recv_timeout(timeout)) }
 }
 
 /// # Safety
@@ -58,10 +59,11 @@ pub unsafe extern "C" fn zp_port_recv_timeout(
 unsafe fn receive(
     port: CPort,
     message: *mut CMessage,
+    waits: bool,
     how: impl for<'p> FnOnce(Receiving<'p>) -> Result<Message<'p>, RecvError>,
 ) -> Status {
     // SAFETY: A1, passed on.
-    if unsafe { receive_at_once(port, message) } {
+    if unsafe { receive_at_once(port, message, waits) } {
         return Status::Ok;
     }
     // SAFETY: A1, passed on.
@@ -98,19 +100,29 @@ unsafe fn receive_slowly(
 ///
 /// As [`zp_port_recv`].
 #[inline(always)]
-unsafe fn receive_at_once(port: CPort, message: *mut CMessage) -> bool {
+unsafe fn receive_at_once(port: CPort, message: *mut CMessage, waits: bool) -> bool {
     // SAFETY: A1.
     let Ok(place) = (unsafe { place(message) }) else { return false };
     let Some((visited, inside)) = PORTS.enter_at_once(port.id) else { return false };
-    let received = match visited.receiving() {
-        Ok((receiver, held)) if held.has_room() => receiver.recv_at_once().map(|received| {
-            // SAFETY: A3: it lies beside the port from now on.
-            place.write(unsafe { keep(port.id, received, held, 0) });
-        }),
-        _ => None,
+    let is_received = match visited.receiving() {
+        Ok((receiver, held)) if held.has_room() => {
+            let mut may_look = waits;
+            loop {
+                if let Some(received) = receiver.as_receiver().recv_at_once() {
+                    // SAFETY: A3: it lies beside the port from now on.
+                    place.write(unsafe { keep(port.id, received, held, 0) });
+                    break true;
+                }
+                if !may_look || !receiver.sees_soon() {
+                    break false;
+                }
+                may_look = false;
+            }
+        }
+        _ => false,
     };
     bias::leave(inside);
-    received.is_some()
+    is_received
 }
 
 /// # Safety
