@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use zeroport::{Closer, Drain, Loan, Message, MessagePort, PeerState, Receiver, RecvError, Sender};
 
+use crate::bias;
 use crate::held::Held;
 use crate::member::Membership;
 use crate::status::{Failure, Status};
@@ -167,6 +168,7 @@ impl<'p> Receiving<'p> {
 
 /// Gives a port a handle. Closes it if there are too many.
 pub(crate) fn hold(port: MessagePort) -> Result<u64, Failure> {
+    bias::may_demand();
     let ending = Ending { closer: port.closer(), is_ended: AtomicBool::new(false) };
     PORTS.insert(Port::new(Whose::Ours(port)), ending)
 }
