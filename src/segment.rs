@@ -257,25 +257,15 @@ impl<'a> Place<'a> {
         if bytes.len() > self.len {
             return;
         }
-        if bytes.len() < FEW {
-            self.write_few(bytes);
+        if bytes.len() >= FEW {
+            // SAFETY: S1, S3: so much room is held by the one who posts (R5), who writes at once.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, bytes.len()) };
             return;
         }
-        // SAFETY: S1, S3: so much room is held by the one who posts (R5), who writes at once.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, bytes.len()) };
-    }
-
-    /// In pieces of which none lies in two cache lines: a store that does waits for both, and those behind it wait with it.
-    /// (`memcpy` takes the largest that the processor has.)
-    #[inline(always)]
-    fn write_few(self, bytes: &[u8]) {
-        let place = self.write_piece::<64>(bytes);
-        let place = place.write_piece::<32>(bytes);
-        let place = place.write_piece::<16>(bytes);
-        let place = place.write_piece::<8>(bytes);
-        let place = place.write_piece::<4>(bytes);
-        let place = place.write_piece::<2>(bytes);
-        place.write_piece::<1>(bytes);
+        // None of these pieces lies in two cache lines: a store that does waits for both. (`memcpy` takes the largest.)
+        let rest = self.write_piece::<64>(bytes).write_piece::<32>(bytes).write_piece::<16>(bytes);
+        let rest = rest.write_piece::<8>(bytes).write_piece::<4>(bytes);
+        rest.write_piece::<2>(bytes).write_piece::<1>(bytes);
     }
 
     /// Writes the next `N` bytes, if the length of all has that bit; gives the place behind them.

@@ -147,8 +147,9 @@ const NO: u8 = 2;
 // Relaxed: a fact of its own about this process.
 static DEMANDABLE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
-/// Whether this process has barriers. Registering for them takes some milliseconds in a process with threads.
-fn may_demand() -> bool {
+/// Whether this process has barriers. Registering for them takes some milliseconds in a process with threads: so it comes with
+/// the first port, and not in the middle of a stream, whose poster would find the ring full.
+pub(crate) fn may_demand() -> bool {
     match DEMANDABLE.load(Ordering::Relaxed) {
         YES => true,
         NO => false,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use zeroport::{Closer, Drain, Loan, Message, MessagePort, PeerState, Receiver, RecvError, Sender};
 
+use crate::bias;
 use crate::held::Held;
 use crate::member::Membership;
 use crate::status::{Failure, Status};
@@ -112,14 +113,21 @@ impl<'p> Receiving<'p> {
         }
     }
 
-    /// The next message, if it is there, and as most are.
+    /// Waits a moment for a message that [`recv_at_once`](Receiver::recv_at_once) takes: as the beginning of a wait.
+    #[inline(never)]
+    pub(crate) fn sees_soon(self) -> bool {
+        match self {
+            Self::Port(port) => port.sees_soon(),
+            Self::Half(half) => half.sees_soon(),
+        }
+    }
+
     #[inline(always)]
-    pub(crate) fn recv_at_once(self) -> Option<Message<'p>> {
-        let receiver = match self {
+    pub(crate) fn as_receiver(self) -> &'p Receiver {
+        match self {
             Self::Port(port) => port.as_receiver(),
             Self::Half(half) => half,
-        };
-        receiver.recv_at_once()
+        }
     }
 
     pub(crate) fn drain(self) -> Drain<'p> {
@@ -160,6 +168,7 @@ impl<'p> Receiving<'p> {
 
 /// Gives a port a handle. Closes it if there are too many.
 pub(crate) fn hold(port: MessagePort) -> Result<u64, Failure> {
+    bias::may_demand();
     let ending = Ending { closer: port.closer(), is_ended: AtomicBool::new(false) };
     PORTS.insert(Port::new(Whose::Ours(port)), ending)
 }

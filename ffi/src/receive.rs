@@ -1,6 +1,8 @@
 //! `zp_port_recv…`: messages come in.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
+
 use zeroport::{Message, RecvError};
 
 use crate::bias;
@@ -20,7 +22,7 @@ use crate::status::Status;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_recv(port: CPort, message: *mut CMessage) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |receiver| receiver.recv()) }
+    unsafe { receive(port, message, true, |receiver| receiver.recv()) }
 }
 
 /// Takes the next message if there is one.
@@ -31,7 +33,7 @@ pub unsafe extern "C" fn zp_port_recv(port: CPort, message: *mut CMessage) -> St
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_port_try_recv(port: CPort, message: *mut CMessage) -> Status {
     // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |receiver| receiver.try_recv()) }
+    unsafe { receive(port, message, false, |receiver| receiver.try_recv()) }
 }
 
 /// Waits for the next message, at most so long.
@@ -45,8 +47,9 @@ pub unsafe extern "C" fn zp_port_recv_timeout(
     message: *mut CMessage,
     timeout_ms: u32,
 ) -> Status {
+    let timeout = milliseconds(timeout_ms);
     // SAFETY: A1, passed on.
-    unsafe { receive(port, message, |receiver| receiver.recv_timeout(milliseconds(timeout_ms))) }
+    unsafe { receive(port, message, timeout_ms > 0, |receiver| receiver.recv_timeout(timeout)) }
 }
 
 /// # Safety
@@ -56,10 +59,11 @@ pub unsafe extern "C" fn zp_port_recv_timeout(
 unsafe fn receive(
     port: CPort,
     message: *mut CMessage,
+    waits: bool,
     how: impl for<'p> FnOnce(Receiving<'p>) -> Result<Message<'p>, RecvError>,
 ) -> Status {
     // SAFETY: A1, passed on.
-    if unsafe { receive_at_once(port, message) } {
+    if unsafe { receive_at_once(port, message, waits) } {
         return Status::Ok;
     }
     // SAFETY: A1, passed on.
@@ -96,19 +100,29 @@ unsafe fn receive_slowly(
 ///
 /// As [`zp_port_recv`].
 #[inline(always)]
-unsafe fn receive_at_once(port: CPort, message: *mut CMessage) -> bool {
+unsafe fn receive_at_once(port: CPort, message: *mut CMessage, waits: bool) -> bool {
     // SAFETY: A1.
     let Ok(place) = (unsafe { place(message) }) else { return false };
     let Some((visited, inside)) = PORTS.enter_at_once(port.id) else { return false };
-    let received = match visited.receiving() {
-        Ok((receiver, held)) if held.has_room() => receiver.recv_at_once().map(|received| {
-            // SAFETY: A3: it lies beside the port from now on.
-            place.write(unsafe { keep(port.id, received, held, 0) });
-        }),
-        _ => None,
+    let is_received = match visited.receiving() {
+        Ok((receiver, held)) if held.has_room() => {
+            let mut may_look = waits;
+            loop {
+                if let Some(received) = receiver.as_receiver().recv_at_once() {
+                    // SAFETY: A3: it lies beside the port from now on.
+                    place.write(unsafe { keep(port.id, received, held, 0) });
+                    break true;
+                }
+                if !may_look || !receiver.sees_soon() {
+                    break false;
+                }
+                may_look = false;
+            }
+        }
+        _ => false,
     };
     bias::leave(inside);
-    received.is_some()
+    is_received
 }
 
 /// # Safety
@@ -200,18 +214,42 @@ unsafe fn receive_all(
         // SAFETY: A3: it lies beside the port from now on.
         first.write(unsafe { keep(port.id, how(receiver)?, held, 0) });
         *count = 1;
-        for place in others {
+        loop {
+            let left = others.get_mut(*count - 1..).unwrap_or_default();
+            *count += receive_some(port.id, receiver, held, left);
+            let Some(place) = others.get_mut(*count - 1) else { break };
             if held.make_room().is_err() {
                 break;
             }
-            let next = receiver.recv_at_once().or_else(|| try_recv(receiver));
-            let Some(message) = next else { break };
+            let Some(message) = try_recv(receiver) else { break };
             // SAFETY: A3, as above.
             place.write(unsafe { keep(port.id, message, held, 0) });
             *count += 1;
         }
         Ok(())
     })
+}
+
+/// Receives, as long as each message is there and as most are. (Apart, so that all of it stays in registers.)
+#[inline(never)]
+fn receive_some(
+    port: u64,
+    receiver: Receiving<'_>,
+    held: &mut Held,
+    places: &mut [MaybeUninit<CMessage>],
+) -> usize {
+    let receiver = receiver.as_receiver();
+    let mut received = 0;
+    for place in places {
+        if held.make_room().is_err() {
+            break;
+        }
+        let Some(message) = receiver.recv_at_once() else { break };
+        // SAFETY: A3: it lies beside the port from now on.
+        place.write(unsafe { keep(port, message, held, 0) });
+        received += 1;
+    }
+    received
 }
 
 /// The next message, where it is not as most are.

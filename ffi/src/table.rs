@@ -184,6 +184,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
 
     /// As [`enter`](Self::enter), for the owner of the place only, who must [leave](bias::leave) it. A panic before that must
     /// end the process (A5): nobody would be let in any more.
+    #[allow(clippy::mut_from_ref)] // A4: this thread has it alone
     #[inline(always)]
     #[allow(clippy::mut_from_ref)] // a place is entered once at a time: A4
     pub(crate) fn enter_at_once(

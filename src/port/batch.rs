@@ -32,6 +32,11 @@ impl Sender {
     }
 
     pub(super) fn begin_batch(&self) -> Batch<'_> {
+        // In the middle of a batch no reader has caught up with it: so it is asked here.
+        if self.queue().grown().is_some() && !self.batching.get() && self.is_ready() {
+            // What is broken, the next post finds.
+            let _ = self.go_back();
+        }
         Batch { sender: self, outermost: !self.batching.replace(true) }
     }
 

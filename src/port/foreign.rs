@@ -40,6 +40,14 @@ impl MessagePort {
         self.halves().0
     }
 
+    /// As [`Receiver::sees_soon`].
+    #[doc(hidden)]
+    pub fn sees_soon(&self) -> bool {
+        let (sender, receiver) = self.halves();
+        sender.queue().first().will_wait();
+        receiver.sees_soon()
+    }
+
     #[doc(hidden)]
     #[inline]
     pub fn as_receiver(&self) -> &Receiver {
@@ -48,6 +56,12 @@ impl MessagePort {
 }
 
 impl Receiver {
+    /// Waits a moment for a message, as a wait begins.
+    #[doc(hidden)]
+    pub fn sees_soon(&self) -> bool {
+        self.glance()
+    }
+
     /// The next message, if it is there, and as most are.
     #[doc(hidden)]
     #[inline(always)]
@@ -82,12 +96,11 @@ impl Sender {
         if !self.is_ready() || self.batching.get() {
             return AtOnce::NotPosted;
         }
-        let next = match first.reserve_next(bytes.len() as u64) {
-            Some(next) if next.is_next() => next,
-            _ => return AtOnce::NotPosted,
+        let Some(next) = first.reserve_here(bytes.len() as u64) else {
+            return AtOnce::NotPosted;
         };
         first.memory().place(&next).write(bytes);
-        let last = next.last();
+        let last = first.position();
         let is_due = first.publish_only(next, Content::plain(bytes.len(), UNTAGGED));
         let endpoint = &hold.endpoint;
         let is_done = hold.need_not_notify(&endpoint.peer().message_wake)
@@ -118,14 +131,10 @@ impl Sender {
         if !self.is_ready() || !self.hold().waits.has_succeeded_for_long() {
             return false;
         }
-        match first.reserve_next(bytes.len() as u64) {
-            Some(next) if next.is_next() => {
-                first.memory().place(&next).write(bytes);
-                first.stage(next, Content::plain(bytes.len(), tag));
-                true
-            }
-            _ => false,
-        }
+        let Some(next) = first.reserve_here(bytes.len() as u64) else { return false };
+        first.memory().place(&next).write(bytes);
+        first.stage(next, Content::plain(bytes.len(), tag));
+        true
     }
 
     #[doc(hidden)]

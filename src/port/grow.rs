@@ -131,7 +131,7 @@ impl Sender {
         Ok(Some(room))
     }
 
-    fn go_back(&self) -> Result<bool, PostError> {
+    pub(super) fn go_back(&self) -> Result<bool, PostError> {
         // What is staged stands before the link.
         self.flush();
         match self.queue().go_back() {

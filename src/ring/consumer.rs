@@ -123,8 +123,9 @@ pub(crate) struct Consumer<M> {
     released: Cell<u64>,
     /// How far a record may reach: to the end of the lap, or of what is the poster's to write.
     limit: Cell<u64>,
-    /// Records that were let go before an older one: their start and end.
+    /// Records that were let go before an older one: their start and end; and whether there are any.
     early: RefCell<BinaryHeap<Reverse<(u64, u64)>>>,
+    has_early: Cell<bool>,
 }
 
 impl<M: Memory> Consumer<M> {
@@ -141,6 +142,7 @@ impl<M: Memory> Consumer<M> {
             // The first record is looked at more closely.
             limit: Cell::new(0),
             early: RefCell::default(),
+            has_early: Cell::new(false),
         }
     }
 
@@ -217,7 +219,7 @@ impl<M: Memory> Consumer<M> {
             return;
         }
         self.held.set(to);
-        if self.read.get() != to {
+        if self.has_early.get() {
             self.collect_early();
         }
     }
@@ -272,12 +274,14 @@ impl<M: Memory> Consumer<M> {
     /// Lets all taken records go, those that were forgotten too: nobody reads them any more.
     pub(crate) fn release_all(&self) {
         self.early.borrow_mut().clear();
+        self.has_early.set(false);
         self.held.set(self.read.get());
     }
 
     #[cold]
     fn release_early(&self, from: u64, to: u64) {
         self.early.borrow_mut().push(Reverse((from, to)));
+        self.has_early.set(true);
     }
 
     #[cold]
@@ -290,6 +294,7 @@ impl<M: Memory> Consumer<M> {
             self.held.set(to);
             early.pop();
         }
+        self.has_early.set(false);
     }
 
     /// Passes the rest of a lap, of which the filler at `from` says that it is unused; the record at the

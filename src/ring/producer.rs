@@ -50,17 +50,6 @@ impl Reservation {
         self.is_grown
     }
 
-    /// Where the record before it ends.
-    pub(crate) const fn last(&self) -> u64 {
-        self.next
-    }
-
-    /// Whether it begins right there: no lap ends before it.
-    #[inline(always)]
-    pub(crate) const fn is_next(&self) -> bool {
-        self.start == self.next
-    }
-
     /// Bytes of payload that fit.
     pub(crate) const fn payload_len(&self) -> u64 {
         self.payload_len
@@ -221,6 +210,16 @@ impl<M: Memory> Producer<M> {
         let fits = payload_len <= self.cursor.max_payload()
             && start + record_len(payload_len) + self.gap.get() <= self.limit.get();
         fits.then(|| self.reservation(start, payload_len))
+    }
+
+    /// As [`reserve_next`](Self::reserve_next), where no lap ends before the record.
+    #[inline(always)]
+    pub(crate) fn reserve_here(&self, payload_len: u64) -> Option<Reservation> {
+        let next = self.next.get();
+        let fits = self.skip.get() == 0
+            && payload_len <= self.cursor.max_payload()
+            && next + record_len(payload_len) + self.gap.get() <= self.limit.get();
+        fits.then(|| self.reservation(next, payload_len))
     }
 
     #[inline(always)]

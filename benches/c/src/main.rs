@@ -1,13 +1,14 @@
 //! Beside `beside_rust.c`: the same loops over the same channels, between two pinned threads of one process.
 
 use std::hint::black_box;
+use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use zeroport::{ChannelOptions, MessageChannel, MessagePort, WaitStrategy};
 
 /// Not measured: by then both sides have learnt how the other is.
-const WARM_UP: usize = 100_000;
+const WARM_UP: usize = 400_000;
 const TRIPS: usize = 100_000;
 const MESSAGES: usize = 1_000_000;
 /// Of a batch.
@@ -24,13 +25,18 @@ fn main() {
     };
     let channel = ChannelOptions::new().wait_strategy(WaitStrategy::Spin).open();
     let MessageChannel { port1, port2 } = channel.unwrap();
+    // Who posts to a thread that has yet to start fills the ring, and measures a larger one.
+    let both = Arc::new(Barrier::new(2));
+    let started = both.clone();
     let other = std::thread::spawn(move || {
         pin(1);
-        there(&port2, WARM_UP);
+        started.wait();
+        there(&port2, count.min(WARM_UP));
         there(&port2, count);
     });
     pin(0);
-    here(&port1, WARM_UP);
+    both.wait();
+    here(&port1, count.min(WARM_UP));
     let start = Instant::now();
     here(&port1, count);
     other.join().unwrap();
