@@ -416,6 +416,7 @@ pub use payload::{EncodeError, EncodeWriter, Encoder, Postable, Readable};
 #[cfg(not(loom))]
 #[doc(hidden)]
 pub use port::AtOnce;
+#[cfg(not(loom))]
 pub use port::{
     ChannelOptions, Closer, Drain, Event, EventLoop, Events, InsertError, InsertRefusal,
     ListenerId, Listeners, Loan, LoopHandle, Message, MessageChannel, MessageError, MessagePort,

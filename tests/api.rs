@@ -7,11 +7,11 @@ use std::fmt::Debug;
 
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use zeroport::{
-    AcceptError, Address, AddressError, AdmitError, AsPod, AsPodSlice, AttachError, BatchError,
-    BindError, Buffer, BufferError, Caller, ChannelOptions, CloseReason, Closer, ConnectError,
-    Connection, Credentials, DecodeError, Drain, EncodeError, EncodeWriter, Event, EventLoop,
-    Events, HandlerId, Handlers, InsertError, InsertRefusal, ListenerId, Listeners, Loan,
-    LoopHandle, Message, MessageChannel, MessageError, MessagePort, NamedError, NamedEvent,
+    AcceptError, Address, AddressError, AdmitError, AsPod, AsPodSlice, AtOnce, AttachError,
+    BatchError, BindError, Buffer, BufferError, Caller, ChannelOptions, CloseReason, Closer,
+    ConnectError, Connection, Credentials, DecodeError, Drain, EncodeError, EncodeWriter, Event,
+    EventLoop, Events, HandlerId, Handlers, InsertError, InsertRefusal, ListenerId, Listeners,
+    Loan, LoopHandle, Message, MessageChannel, MessageError, MessagePort, NamedError, NamedEvent,
     NamedMessage, OpenError, ParentPortError, PeerState, PortDescriptors, PortId, PortSet,
     PostError, Receiver, RecvError, Reply, ReplyError, Responder, SealedBuffer, Sender, Server,
     SetHandle, SpawnError, TakeError, TransferError, TransferList, Transferable, Trust, Turn,
@@ -145,6 +145,9 @@ assert_not_impl_any!(TransferList: Clone);
 assert_impl_all!(TransferList: FromIterator<Transferable>, From<Buffer>, From<SealedBuffer>);
 assert_impl_all!(Transferable: Send, Debug, From<MessagePort>, From<Buffer>, From<SealedBuffer>);
 assert_not_impl_any!(Transferable: Sync, Clone);
+
+// For bindings only.
+assert_impl_all!(AtOnce: Send, Sync, Copy, Debug);
 
 const fn is_static<T: 'static>() {}
 const _: () = {
