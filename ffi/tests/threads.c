@@ -14,12 +14,17 @@ static void pause_a_little(void) {
     nanosleep(&time, NULL);
 }
 
+/* As zp_port_recv; whoever asks for the port's state may be inside at this moment. */
+static zp_status receive(zp_port port, zp_message *message) {
+    zp_status status;
+    while ((status = zp_port_recv(port, message)) == ZP_BUSY) continue;
+    return status;
+}
+
 static void *wait_for_one(void *port) {
     static zp_status status;
     zp_message message;
-    do { /* whoever asks for its state may be inside at this moment */
-        status = zp_port_recv(*(zp_port *)port, &message);
-    } while (status == ZP_BUSY);
+    status = receive(*(zp_port *)port, &message);
     return &status;
 }
 
@@ -61,7 +66,7 @@ static size_t received;
 static void *receive_all(void *half) {
     zp_status status;
     zp_message message;
-    while ((status = zp_port_recv(*(zp_port *)half, &message)) == ZP_OK) {
+    while ((status = receive(*(zp_port *)half, &message)) == ZP_OK) {
         HOLDS(message.len == sizeof received && memcmp(message.data, &received, message.len) == 0);
         EXPECT(ZP_OK, zp_message_release(&message));
         __atomic_add_fetch(&received, 1, __ATOMIC_RELAXED);
@@ -102,13 +107,6 @@ static void a_half_for_each_thread(void) {
     EXPECT(ZP_OK, zp_port_close(whole));
 }
 
-static void *wait_on_half(void *half) {
-    static zp_status status;
-    zp_message message;
-    status = zp_port_recv(*(zp_port *)half, &message);
-    return &status;
-}
-
 static void halves_end_together(void) {
     zp_port ends[2], halves[2];
     zp_message message;
@@ -131,7 +129,7 @@ static void halves_end_together(void) {
     /* A shutdown of one ends both. */
     EXPECT(ZP_OK, make_channel(ends, 0));
     EXPECT(ZP_OK, zp_port_split(ends[0], halves));
-    HOLDS(pthread_create(&waiting, NULL, wait_on_half, &halves[1]) == 0);
+    HOLDS(pthread_create(&waiting, NULL, wait_for_one, &halves[1]) == 0);
     while (zp_port_peer_state(halves[1]) != ZP_BUSY) pause_a_little();
     EXPECT(ZP_OK, zp_port_shutdown(halves[0]));
     HOLDS(pthread_join(waiting, &status) == 0);
