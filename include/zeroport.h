@@ -48,7 +48,7 @@
  *
  * Every function says how it went; ZP_OK is 0. A call that fails has changed nothing, and has filled
  * what it was to fill with zeros (a descriptor, a user, a group: with -1), unless its description says
- * otherwise. Any function can return ZP_BAD_ARGUMENT (a pointer is null where it may not be, or
+ * otherwise; of an array only the count. Any function can return ZP_BAD_ARGUMENT (a pointer is null where it may not be, or
  * misaligned; there is no such flag), ZP_INTERNAL, and those with a handle one of
  *
  *      ZP_BAD_HANDLE     zero, made up, of another kind, of another process, or gone so long that
@@ -60,7 +60,8 @@
  *      ZP_DETACHED       this process is a fork; it belongs to the parent
  *
  * ERRNO says more after ZP_SYSTEM: EMFILE or ENFILE (no descriptors left), ENOMEM, and whatever else
- * the operating system has answered. Close something and try again.
+ * the operating system has answered. Close something and try again. (If malloc itself has no memory
+ * left, the process ends.)
  *
  * THREADS
  *
@@ -68,7 +69,14 @@
  * received, and one thread at a time a set or loop with all its members: who comes second gets
  * ZP_BUSY, nobody waits. So while one thread waits in zp_port_recv, no other can post on that port:
  * zp_port_split makes two halves of it, for a thread each. Always may be called: zp_port_shutdown,
- * zp_set_wake, zp_loop_wake, zp_loop_stop.
+ * zp_set_wake, zp_loop_wake, zp_loop_stop. A thread that calls this needs a stack of 64 KiB.
+ *
+ * SIGNALS
+ *
+ * No function may be called from a signal handler, and a signal ends no wait. To be told of signals
+ * have a thread in sigwait(3), which then calls zp_loop_stop or zp_port_shutdown; or poll signalfd(2)
+ * beside zp_loop_fd. A thread inside a call must not be cancelled (pthread_cancel): the process would
+ * end. SIGPIPE never comes of these functions.
  *
  * FORK
  *
@@ -215,7 +223,11 @@ typedef struct zp_loop {
  * Wherever a function takes options, null is the usual.
  */
 typedef struct zp_channel_options {
-    size_t size;    /* of this struct, as this program knows it */
+    /*
+     * Of this struct, as this program knows it. One that is larger than the library's is accepted, if
+     * what the library does not know is 0.
+     */
+    size_t size;
     uint32_t trust; /* ZP_TRUST_... */
     uint32_t wait;  /* ZP_WAIT_...: how our ports wait, until zp_port_set_wait */
     /*
@@ -259,12 +271,14 @@ zp_status zp_parent_port(zp_port *port);
  * Starts a program as a child, with a port to it. argv is as for execvp(3): a null-terminated array,
  * argv[0] the program, which is looked for in PATH if there is no '/' in it. envp is null for this
  * program's own environment, or a null-terminated array of NAME=value, which is all of the child's.
- * The standard streams are inherited.
+ * The standard streams are inherited. No signal is blocked in the child, and SIGPIPE is as at first.
  *
  * The port is yours; what is posted before the child asks for its parent's port waits for it. *pid is
  * the child, to be waited for as after fork(2): waitpid(2).
  *
- *      ZP_BAD_ARGUMENT   argv is null or empty, an entry of envp has no '='
+ * A child that ends without having asked for its port leaves it ZP_LOST.
+ *
+ *      ZP_BAD_ARGUMENT   argv is null or empty, an entry of envp has no name or no '='
  *      ZP_SYSTEM         the program cannot be started (ENOENT, EACCES, ...), or no descriptors or
  *                        memory are left
  */
@@ -291,7 +305,7 @@ typedef struct zp_item {
     uint64_t id;
 } zp_item;
 
-/* All that a message can be. What you do not need, leave 0: {data, len}. */
+/* All that a message can be. Begin with ZP_POST_INIT, and fill what you need. */
 typedef struct zp_post {
     const void *data;
     size_t len;
@@ -300,6 +314,8 @@ typedef struct zp_post {
     uint32_t tag;      /* 0: bytes; else the type of the data: see zp_tag_of_plain_data */
     uint32_t reserved; /* 0 */
 } zp_post;
+
+#define ZP_POST_INIT {NULL, 0, NULL, 0, 0, 0}
 
 /* What *bad_index says when nothing of the list is to blame. */
 #define ZP_NO_INDEX SIZE_MAX
@@ -482,8 +498,9 @@ zp_status zp_message_take_buffers(zp_message *message, zp_buffer *buffers, size_
                                   size_t *count);
 
 /*
- * Gives the room of a message back, and fills *message with 0. Ports and buffers that were not taken
- * are closed and freed: the other ends of the ports see ZP_LOST.
+ * Gives the room of a message back, and fills *message with 0; then it is ZP_BAD_HANDLE, which does no
+ * harm. Ports and buffers that were not taken are closed and freed: the other ends of the ports see
+ * ZP_LOST.
  */
 zp_status zp_message_release(zp_message *message);
 
@@ -888,7 +905,7 @@ zp_status zp_set_close(zp_set set);
  *
  * From inside a handler everything may be called, also on the loop and its members, but a run of this
  * loop and zp_loop_close (ZP_BUSY). What is closed, removed or paused there gets no message after
- * that one. A handler must return: no longjmp, no C++ exception.
+ * that one. A handler must return: no longjmp, no C++ exception, no pthread_exit.
  */
 
 /*
@@ -919,6 +936,8 @@ typedef struct zp_handlers {
     void (*removed)(void *user);
 } zp_handlers;
 
+#define ZP_HANDLERS_INIT {sizeof(zp_handlers), NULL, NULL, NULL, NULL}
+
 /* Makes an empty loop: yours to close. It takes two descriptors. */
 zp_status zp_loop_new(zp_loop *loop);
 
@@ -946,7 +965,7 @@ zp_status zp_loop_resume(zp_loop loop, zp_port port);
  * Call handlers as messages and ends come.
  *
  *      zp_loop_run          until the loop is stopped, or has no port left: then ZP_OK
- *      zp_loop_run_until    the same, at most so long: ZP_OK when the time is up, else ZP_FINISHED
+ *      zp_loop_run_timeout    the same, at most so long: ZP_OK when the time is up, else ZP_FINISHED
  *      zp_loop_run_once     waits for something, tells what is there (a number of messages at most);
  *                           ends without any after zp_loop_wake
  *      zp_loop_run_ready    tells what is there, without waiting
@@ -956,7 +975,7 @@ zp_status zp_loop_resume(zp_loop loop, zp_port port);
  *      ZP_BUSY              the loop runs already
  */
 zp_status zp_loop_run(zp_loop loop);
-zp_status zp_loop_run_until(zp_loop loop, uint32_t timeout_ms);
+zp_status zp_loop_run_timeout(zp_loop loop, uint32_t timeout_ms);
 zp_status zp_loop_run_once(zp_loop loop);
 zp_status zp_loop_run_ready(zp_loop loop);
 

@@ -1616,7 +1616,7 @@ class event_loop : public detail::owner<detail::bare<zp_loop>> {
     result<void> resume(port_ref member) { return zp_loop_resume(raw_, member.handle()); }
 
     /*
-     * zp_loop_run, zp_loop_run_once, zp_loop_run_ready; run_for is zp_loop_run_until. The last
+     * zp_loop_run, zp_loop_run_once, zp_loop_run_ready; run_for is zp_loop_run_timeout. The last
      * three are ZP_FINISHED when the loop was stopped or has no port left: while (loop.run_once())
      * {}
      */
@@ -1625,7 +1625,7 @@ class event_loop : public detail::owner<detail::bare<zp_loop>> {
     result<void> run_ready() { return ran(zp_loop_run_ready); }
     template <class Rep, class Period>
     result<void> run_for(std::chrono::duration<Rep, Period> time) {
-        return ran(zp_loop_run_until, patience(time).milliseconds());
+        return ran(zp_loop_run_timeout, patience(time).milliseconds());
     }
 
     /* zp_loop_stop, zp_loop_wake: from any thread. */

@@ -20,7 +20,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -37,7 +37,7 @@ static PAGE: OnceLock<Page> = OnceLock::new();
 /// long is done meanwhile.
 static LINES: Mutex<Lines> = Mutex::new(None);
 
-type Lines = Option<HashSet<RawFd>>;
+type Lines = Option<BTreeSet<RawFd>>;
 type HeldLines = MutexGuard<'static, Lines>;
 
 thread_local! {

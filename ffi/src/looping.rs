@@ -103,7 +103,7 @@ pub extern "C" fn zp_loop_run(events: CLoop) -> Status {
 
 /// The same, at most so long.
 #[unsafe(no_mangle)]
-pub extern "C" fn zp_loop_run_until(events: CLoop, timeout_ms: u32) -> Status {
+pub extern "C" fn zp_loop_run_timeout(events: CLoop, timeout_ms: u32) -> Status {
     call(|| {
         let deadline = Instant::now() + milliseconds(timeout_ms);
         let run = Run::begin(events.id)?;

@@ -86,7 +86,7 @@ fn expect_closed(port: &MessagePort) {
 /// Starts the server in C, has the conversation, and sees it end.
 fn with_server(name: &'static str, library: Library, trust: Trust) {
     with_watchdog(move || {
-        let mut server = Command::new(build(&here("tests/serve.c"), name, library, &[]));
+        let mut server = checked(&build_checked("tests/serve.c", name, library));
         if trust == Trust::Untrusted {
             server.arg("untrusted");
         }
@@ -199,6 +199,28 @@ fn the_example_of_the_header_echoes() {
     });
 }
 
+const SANITIZERS: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+
+/// Builds a program that talks to Rust, so that what is wrong in it ends it: with sanitizers, or for `ci/valgrind`.
+fn build_checked(file: &str, name: &str, library: Library) -> PathBuf {
+    let is_under = std::env::var_os(UNDER).is_some();
+    build(&here(file), name, library, if is_under { &[] } else { &SANITIZERS })
+}
+
+/// Starts such a program.
+fn checked(program: &Path) -> Command {
+    if let Ok(under) = std::env::var(UNDER) {
+        let mut words = under.split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).arg(program);
+        return command;
+    }
+    let mut command = Command::new(program);
+    // Leaks are looked for by ptrace, which is not allowed everywhere.
+    command.env("ASAN_OPTIONS", "detect_leaks=0");
+    command
+}
+
 /// Names what `ci/valgrind` has the programs of the suite run under, instead of the usual ways.
 const UNDER: &str = "ZEROPORT_C_UNDER";
 
@@ -206,19 +228,12 @@ const UNDER: &str = "ZEROPORT_C_UNDER";
 /// shared library. Gives where it is.
 fn run_suite(source: &'static str, name: &'static str) -> PathBuf {
     with_watchdog(move || {
-        let source = here(source);
-        if let Ok(under) = std::env::var(UNDER) {
-            let program = build(&source, name, Library::Static, &[]);
-            let mut words = under.split(' ');
-            let mut command = Command::new(words.next().unwrap());
-            println!("{name}:\n{}", run(command.args(words).arg(program)));
+        run(&mut checked(&build_checked(source, name, Library::Static)));
+        if std::env::var_os(UNDER).is_some() {
             return;
         }
-        run(&mut Command::new(build(&source, &format!("{name}-shared"), Library::Shared, &[])));
-        let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-        let program = build(&source, name, Library::Static, &sanitizers);
-        // Leaks are looked for by ptrace, which is not allowed everywhere.
-        run(Command::new(program).env("ASAN_OPTIONS", "detect_leaks=0"));
+        let shared = build(&here(source), &format!("{name}-shared"), Library::Shared, &[]);
+        run(&mut Command::new(shared));
     });
     program_of(name)
 }
@@ -270,9 +285,8 @@ fn threads_get_in_one_at_a_time() {
 fn names(trust: Trust) {
     with_watchdog(move || {
         let name = format!("names-{trust:?}");
-        let program = build(&here("tests/names.c"), &name, Library::Static, &[]);
-        let (port, mut child) =
-            ChannelOptions::new().trust(trust).spawn(Command::new(program)).unwrap();
+        let program = checked(&build_checked("tests/names.c", &name, Library::Static));
+        let (port, mut child) = ChannelOptions::new().trust(trust).spawn(program).unwrap();
 
         let sum = port.invoke("sum", &AsPodSlice(&[1u32, 20, 300]), transfer![]).unwrap();
         assert_eq!(sum.recv().unwrap().pod::<u32>().unwrap(), &321);

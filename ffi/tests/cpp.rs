@@ -57,11 +57,21 @@ fn run(command: &mut Command) -> String {
     text
 }
 
+/// Names what `ci/valgrind` has the programs run under, instead of the usual ways.
+const UNDER: &str = "ZEROPORT_C_UNDER";
+
 /// Runs a test program, of two translation units, in both ways of C++: with sanitizers, which see what the
 /// library does to the heap, too, and without exceptions.
 fn run_both(name: &'static str) {
     with_watchdog(move || {
         let sources = [&format!("tests/{name}.cpp"), "tests/other.cpp"];
+        if let Ok(under) = std::env::var(UNDER) {
+            let program = build(&sources, &format!("{name}-cpp"), &["-std=c++17"]);
+            let mut words = under.split(' ');
+            let mut command = Command::new(words.next().unwrap());
+            run(command.args(words).arg(program));
+            return;
+        }
         let program = build(&sources, &format!("{name}-cpp"), &SANITIZED);
         // Leaks are looked for by ptrace, which is not allowed everywhere.
         run(Command::new(program).env("ASAN_OPTIONS", "detect_leaks=0"));

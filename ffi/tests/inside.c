@@ -40,7 +40,7 @@ static const expectation OF_A_MEMBER[] = {
 
 /* A loop that runs. */
 static const expectation OF_THE_LOOP[] = {{"loop_run", ZP_BUSY},
-                                          {"loop_run_until", ZP_BUSY},
+                                          {"loop_run_timeout", ZP_BUSY},
                                           {"loop_run_once", ZP_BUSY},
                                           {"loop_run_ready", ZP_BUSY},
                                           {"loop_close", ZP_BUSY}};

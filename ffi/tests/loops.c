@@ -258,7 +258,7 @@ static void loops(void) {
     EXPECT(ZP_FINISHED, zp_loop_run_ready(loop));
     HOLDS(listeners[3].messages == 1 && listeners[3].removes == 0);
     EXPECT(ZP_OK, zp_port_post(far[3], "stop", 4));
-    EXPECT(ZP_FINISHED, zp_loop_run_until(loop, 50000)); /* long before the time is up */
+    EXPECT(ZP_FINISHED, zp_loop_run_timeout(loop, 50000)); /* long before the time is up */
     HOLDS(listeners[3].messages == 2);
 
     /* Paused from inside: what comes then waits. */
@@ -266,7 +266,7 @@ static void loops(void) {
     EXPECT(ZP_OK, zp_port_post(far[3], "a", 1));
     EXPECT(ZP_OK, zp_port_post(far[3], "b", 1));
     EXPECT(ZP_OK, zp_loop_run_ready(loop));
-    EXPECT(ZP_OK, zp_loop_run_until(loop, 1));
+    EXPECT(ZP_OK, zp_loop_run_timeout(loop, 1));
     HOLDS(listeners[3].messages == 3);
     listeners[3].then = echo;
     EXPECT(ZP_OK, zp_loop_resume(loop, near[3]));
@@ -307,7 +307,7 @@ static void notices(void) {
     EXPECT(ZP_OK, zp_loop_insert(loop, near[0], &deaf, &listener));
     EXPECT(ZP_OK, zp_port_post(far[0], "waits", 5));
     EXPECT(ZP_OK, zp_loop_resume(loop, near[0]));
-    EXPECT(ZP_OK, zp_loop_run_until(loop, 1));
+    EXPECT(ZP_OK, zp_loop_run_timeout(loop, 1));
     EXPECT(ZP_OK, zp_loop_remove(loop, near[0]));
     HOLDS(listener.removes == 1);
     EXPECT(ZP_OK, zp_port_try_recv(near[0], &message));

@@ -250,7 +250,7 @@ static const uint8_t NO_TICKET[ZP_TICKET_LEN];
     X(loop_resume, zp_loop_resume, LOOP, 0, 0, 0, zp_loop_resume(as_loop(it), living.member))                           \
     X(loop_resume_of, zp_loop_resume, PORT, 0, 0, 0, zp_loop_resume(living.loop, as_port(it)))                          \
     X(loop_run, zp_loop_run, LOOP, 0, 0, 0, zp_loop_run(as_loop(it)))                                                   \
-    X(loop_run_until, zp_loop_run_until, LOOP, 0, 0, 0, zp_loop_run_until(as_loop(it), 1))                              \
+    X(loop_run_timeout, zp_loop_run_timeout, LOOP, 0, 0, 0, zp_loop_run_timeout(as_loop(it), 1))                              \
     X(loop_run_once, zp_loop_run_once, LOOP, 0, 0, 0, zp_loop_run_once(as_loop(it)))                                    \
     X(loop_run_ready, zp_loop_run_ready, LOOP, 0, 0, 0, zp_loop_run_ready(as_loop(it)))                                 \
     X(loop_wake, zp_loop_wake, LOOP, 0, 0, 0, zp_loop_wake(as_loop(it)))                                                \

@@ -186,7 +186,7 @@ static void loops(void) {
         leave(0);
         EXPECT(ZP_OK, zp_loop_run_once(loop));
         HOLDS(errors == round && messages == round - 1);
-        EXPECT(ZP_OK, zp_loop_run_until(loop, 20)); /* it is tried again, and not told again */
+        EXPECT(ZP_OK, zp_loop_run_timeout(loop, 20)); /* it is tried again, and not told again */
         EXPECT(ZP_OK, zp_loop_run_ready(loop));
         HOLDS(errors == round && messages == round - 1);
         as_usual();

@@ -50,7 +50,7 @@ static zp_status count(zp_message *request) {
     zp_status status = zp_message_take_ports(request, &reply, 1, &taken);
     if (status != ZP_OK || taken != 1) return status;
     for (number = 1; status == ZP_OK && number <= 10; number++) {
-        char text[8];
+        char text[12];
         sprintf(text, "%d", number);
         status = post(reply, text);
     }

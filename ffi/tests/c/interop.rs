@@ -14,7 +14,7 @@ use zeroport::{
 };
 
 use super::support::{DONE, Peer, this_test, with_watchdog};
-use super::{Library, build, channel, expect_bytes, here};
+use super::{Library, build_checked, channel, checked, expect_bytes};
 
 const LARGE: usize = 1 << 20;
 const TEXT: u32 = tag_of_name("interop.Text");
@@ -44,13 +44,13 @@ impl Tagged for Other {
 
 fn program() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    let build = || build(&here("tests/interop.c"), "interop", Library::Static, &[]);
+    let build = || build_checked("tests/interop.c", "interop", Library::Static);
     PROGRAM.get_or_init(build).clone()
 }
 
 /// The C program in one of its roles.
 fn in_c(way: &str, role: &str, trust: Trust, promise: &str) -> Command {
-    let mut command = Command::new(program());
+    let mut command = checked(&program());
     command.args([way, role, said(trust), promise]).stdin(Stdio::null());
     command
 }
