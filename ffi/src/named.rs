@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use zeroport::{NamedMessage, Reply, Sender, TransferError, TransferList};
 
-use crate::boundary::{call, item, items, place, text};
+use crate::boundary::{call, item, place, text};
 use crate::holding::{self, PORTS};
 use crate::message::{self, CMessage};
 use crate::port::CPort;
-use crate::post::{CItem, CPost, FOR_EVER, NOT, at_most, blaming, give_away, list};
+use crate::post::{CItem, CPost, FOR_EVER, NOT, at_most, blaming, give_away, list, payload};
 use crate::status::{Failure, Status};
 
 /// `ZP_TAG_FAILED`: of a reply that is the text of a failure.
@@ -219,7 +219,7 @@ unsafe fn give_away_named<R>(
     // SAFETY: A1.
     let post = unsafe { item(post) }?;
     // SAFETY: A1.
-    let bytes = unsafe { items(post.data.cast::<u8>(), post.len) }?;
+    let bytes = unsafe { payload(post) }?;
     // SAFETY: A1.
     let list: &[CItem] = unsafe { list(post.items, post.item_count) }?;
     PORTS.enter(port.id)?.sending(port.id, |sender| {

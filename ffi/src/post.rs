@@ -262,7 +262,7 @@ unsafe fn post_with(
 /// # Safety
 ///
 /// A1: `post` is good for what it says.
-unsafe fn payload(post: &CPost) -> Result<&[u8], Failure> {
+pub(crate) unsafe fn payload(post: &CPost) -> Result<&[u8], Failure> {
     if post.reserved != 0 {
         return Err(Status::BadArgument.into());
     }
