@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -21,15 +22,14 @@ pub(crate) static PORTS: Table<Port, Ending> = Table::new(1);
 #[derive(Debug)]
 pub(crate) struct Ending {
     closer: Closer,
-    /// Whether it has.
-    is_ended: AtomicBool,
+    /// Whether it has: of all handles that the port ever has.
+    is_ended: Arc<AtomicBool>,
 }
 
 impl Ending {
     /// For another handle of the same port.
     pub(crate) fn copy(&self) -> Self {
-        let is_ended = AtomicBool::new(self.is_ended());
-        Self { closer: self.closer.clone(), is_ended }
+        Self { closer: self.closer.clone(), is_ended: self.is_ended.clone() }
     }
 
     pub(crate) fn end(&self) {
@@ -160,7 +160,7 @@ impl<'p> Receiving<'p> {
 
 /// Gives a port a handle. Closes it if there are too many.
 pub(crate) fn hold(port: MessagePort) -> Result<u64, Failure> {
-    let ending = Ending { closer: port.closer(), is_ended: AtomicBool::new(false) };
+    let ending = Ending { closer: port.closer(), is_ended: Arc::default() };
     PORTS.insert(Port::new(Whose::Ours(port)), ending)
 }
 
