@@ -26,3 +26,18 @@ fn kept_inputs_pass() {
         }
     }
 }
+
+/// As they are written today; with `BLESS=1` they are written to the corpus.
+#[test]
+fn stories_are_kept() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/c_calls");
+    for (name, calls) in zeroport_fuzz::STORIES {
+        let (path, bytes) = (corpus.join(name), calls.concat());
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&path, &bytes).unwrap();
+        }
+        assert_eq!(fs::read(&path).unwrap_or_default(), bytes, "{}", path.display());
+        println!("{name}");
+        zeroport_fuzz::c_calls(&bytes);
+    }
+}
