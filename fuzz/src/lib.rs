@@ -13,6 +13,7 @@ mod record;
 
 pub use attach::attach;
 pub use c_calls::c_calls;
+pub use c_calls::stories::STORIES;
 pub use carrier::carrier;
 pub use envelope::envelope;
 pub use hostile::{hostile, hostile_race};

@@ -54,6 +54,8 @@ impl OutLanes {
 
     pub(super) fn let_go(&self) {
         self.lane.take();
+        // Whoever adopts the port would look for it.
+        self.is_fresh.set(false);
     }
 
     fn add(&self, lane: Outgoing) {
