@@ -722,7 +722,7 @@ fn run(model: &mut Model, gathering: u8, until: bool, inside: Inside) {
     let events = CLoop { id: model.gatherings[at].id };
     DOES.set((inside, events.id));
     let status = match until {
-        true => zp_loop_run_until(events, 0),
+        true => zp_loop_run_timeout(events, 0),
         false => zp_loop_run_ready(events),
     };
     match status {
