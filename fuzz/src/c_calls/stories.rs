@@ -367,7 +367,7 @@ const HANDLERS: Calls = &[
     calls(PostAll, no(0), 2),
     bytes(Run, 0, no(0), STOPS),
     bytes(Run, 1, no(0), RUNS),
-    calls(PostAll, no(0), 2),
+    calls(PostAll, no(0), 3),
     bytes(Run, 0, no(0), PAUSES),
     calls(Run, 0, no(0)),
     bytes(Pause, no(1), no(0), 1),
