@@ -14,7 +14,7 @@ use std::ptr::{null, null_mut};
 
 use zeroport_ffi::*;
 
-use model::{Content, Kind, Model, Said, State};
+use model::{Content, Gathering, Kind, Model, Said, State};
 use step::{Inside, Message, Step, step};
 
 /// What handlers were told and did, in order.
@@ -725,13 +725,26 @@ fn run(model: &mut Model, gathering: u8, until: bool, inside: Inside) {
         true => zp_loop_run_timeout(events, 0),
         false => zp_loop_run_ready(events),
     };
+    let Gathering { is_loop, is_alive, .. } = model.gatherings[at];
     match status {
-        Status::BadHandle => assert!(!model.gatherings[at].is_loop),
-        Status::Freed => assert!(!model.gatherings[at].is_alive),
+        Status::BadHandle => assert!(!is_loop),
+        Status::Freed => assert!(!is_alive),
         Status::Ok | Status::Finished => {
-            assert!(model.gatherings[at].is_alive && model.gatherings[at].is_loop);
+            assert!(is_alive && is_loop);
+            expect_stop(model, at, inside, status);
         }
         other => panic!("{other:?}"),
+    }
+}
+
+/// Who was stopped has told nothing, and whom a handler stops tells nothing after that.
+fn expect_stop(model: &mut Model, at: usize, inside: Inside, status: Status) {
+    let told = TOLD.with_borrow(|told| {
+        told.iter().filter(|told| matches!(told, Told::Message { .. })).count()
+    });
+    let was_stopped = std::mem::take(&mut model.gatherings[at].is_stopped);
+    if was_stopped || inside == Inside::Stop && told > 0 {
+        assert_eq!((status, told), (Status::Finished, usize::from(!was_stopped)));
     }
 }
 
@@ -749,7 +762,8 @@ fn signal(model: &mut Model, gathering: u8, stop: bool, arm: bool) {
         Status::Freed => assert!(!model.gatherings[at].is_alive),
         Status::Borrowed => assert!(arm && model.has_held_of_ended(at)),
         Status::Ready => assert!(arm),
-        Status::Ok => assert!(!arm || !model.has_held_of_ended(at)),
+        Status::Ok if arm => assert!(!model.has_held_of_ended(at)),
+        Status::Ok => model.gatherings[at].is_stopped |= stop && is_loop,
         other => panic!("{other:?}"),
     }
     assert_eq!(status == Status::Freed, !model.gatherings[at].is_alive);

@@ -120,6 +120,8 @@ pub(super) struct Gathering {
     pub(super) id: u64,
     pub(super) is_loop: bool,
     pub(super) is_alive: bool,
+    /// The next run ends at once.
+    pub(super) is_stopped: bool,
 }
 
 #[derive(Default)]
@@ -355,12 +357,22 @@ impl Model {
         found.extend(self.messages.iter().flat_map(|held| &held.said.ports));
         let mut looked = 0;
         while let Some(&next) = found.get(looked) {
+            looked += 1;
+            if self.is_deaf(next) {
+                continue;
+            }
             let waiting = self.ends[next ^ 1].said.iter().flat_map(|said| &said.ports);
             let new: Vec<_> = waiting.filter(|end| !found.contains(end)).copied().collect();
             found.extend(new);
-            looked += 1;
         }
         found.contains(&end)
+    }
+
+    /// Whether its half that receives was given up.
+    fn is_deaf(&self, end: usize) -> bool {
+        let is_of = |port: &&Port| port.end == end && port.state.refusal().is_none();
+        let mut parts = self.ports.iter().filter(is_of).map(|port| port.part).peekable();
+        parts.peek().is_some() && parts.all(|part| part == Part::Sends)
     }
 
     /// Whether all that was posted to it was received.
@@ -578,7 +590,7 @@ impl Model {
     }
 
     pub(super) fn gather(&mut self, id: u64, is_loop: bool) {
-        self.gatherings.push(Gathering { id, is_loop, is_alive: true });
+        self.gatherings.push(Gathering { id, is_loop, is_alive: true, is_stopped: false });
     }
 
     pub(super) fn join(&mut self, gathering: usize, port: usize) {
