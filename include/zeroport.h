@@ -589,7 +589,8 @@ zp_status zp_message_open(const zp_message *message, zp_named *named);
  * for halves[1]. Neither can be given away, detached, or put into a set or loop.
  *
  * zp_port_close gives one half up. With the second the port is closed, not before: until then what
- * the other end posts to it waits, be there somebody who receives or not. zp_port_shutdown, on either
+ * the other end posts to it waits, be there somebody who receives or not (ports in it are ZP_LOST
+ * then). zp_port_shutdown, on either
  * half, ends the channel at once for both.
  *
  *      ZP_BORROWED, ZP_LOANED   release its messages, publish or cancel the loan first

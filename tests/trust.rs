@@ -232,6 +232,27 @@ alone!(no_word_of_the_segment_or_the_sender_decides, || {
 });
 
 /// The child says what the ports are that it gets, and sends ends of both kinds of channel.
+/// The way for descriptors that was made for the list goes with the end of the channel.
+#[test]
+fn who_was_refused_a_list_can_be_given_away_after_its_end() {
+    let MessageChannel { port1, port2 } = MessageChannel::untrusted().unwrap();
+    let MessageChannel { port1: trusted, port2: _trusted } = MessageChannel::new().unwrap();
+    let refused = port1.post_bytes_with(b"", transfer![trusted]).unwrap_err();
+    assert!(matches!(
+        refused.source,
+        PostError::Untransferable { reason: Untransferable::Trusted, .. }
+    ));
+    drop(port2);
+    assert!(matches!(port1.try_reserve(5), Err(PostError::Closed(_))));
+
+    let MessageChannel { port1: near, port2: far } = MessageChannel::untrusted().unwrap();
+    near.post_bytes_with(b"", transfer![port1]).unwrap();
+    let [arrived] = far.recv().unwrap().take_ports().unwrap();
+    assert!(matches!(arrived.recv(), Err(zeroport::RecvError::Closed(_))));
+    near.post_bytes(b"the carrier lives").unwrap();
+    assert_eq!(far.recv().unwrap().bytes(), b"the carrier lives");
+}
+
 fn trusting_child(port: MessagePort) {
     assert_eq!(port.trust(), Trusted, "a child trusts who has started it");
     let [theirs] = port.recv().unwrap().take_ports().unwrap();
