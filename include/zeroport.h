@@ -590,8 +590,7 @@ zp_status zp_message_open(const zp_message *message, zp_named *named);
  *
  * zp_port_close gives one half up. With the second the port is closed, not before: until then what
  * the other end posts to it waits, be there somebody who receives or not (ports in it are ZP_LOST
- * then). zp_port_shutdown, on either
- * half, ends the channel at once for both.
+ * then). zp_port_shutdown, on either half, ends the channel at once for both.
  *
  *      ZP_BORROWED, ZP_LOANED   release its messages, publish or cancel the loan first
  *      ZP_MEMBER, ZP_HALF       it is in a set or loop, or a half already
