@@ -888,7 +888,9 @@ doomed!(
     |port| {
         let _responder = respond(&open(&port));
         port.post_message("have it", NOTHING, transfer![]).unwrap();
-        thread::sleep(LONG);
+        loop {
+            thread::park();
+        }
     },
 );
 
@@ -903,7 +905,9 @@ doomed!(
     },
     |port| {
         port.post_message("ready", NOTHING, transfer![]).unwrap();
-        thread::sleep(LONG);
+        loop {
+            thread::park();
+        }
     },
 );
 
@@ -1324,7 +1328,9 @@ doomed!(
     |port| {
         port.post_message("ready", NOTHING, transfer![]).unwrap();
         respond(&open(&port)).reply(b"after all".as_slice()).unwrap();
-        thread::sleep(LONG);
+        loop {
+            thread::park();
+        }
     },
 );
 

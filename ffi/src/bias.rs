@@ -111,6 +111,7 @@ impl Owner {
     #[inline(always)]
     pub(crate) fn enter(&self, place: *mut (), owns: impl FnOnce() -> bool) -> Option<&Inside> {
         let [first, second] = &self.inside;
+        // Relaxed: this thread alone writes there.
         let at = [first.load(Ordering::Relaxed), second.load(Ordering::Relaxed)];
         let inside = match at {
             [one, other] if one.is_null() && other != place => first,
@@ -118,8 +119,8 @@ impl Owner {
             // No place left; or it is there already, and nobody is twice.
             _ => return None,
         };
+        // B1. Relaxed: the other thread's barrier has it seen.
         inside.store(place, Ordering::Relaxed);
-        // B1.
         compiler_fence(Ordering::SeqCst);
         if owns() {
             return Some(inside);

@@ -36,7 +36,8 @@ pub struct CMessage {
 }
 
 impl CMessage {
-    pub(crate) const NONE: Self = Self {
+    /// No message.
+    pub const NONE: Self = Self {
         data: ptr::null(),
         len: 0,
         tag: 0,

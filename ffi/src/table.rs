@@ -131,6 +131,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
             && let Some(index) = lettings.left.pop_front()
             && let Some(place) = self.place(self.kind | index as u64)
         {
+            // Relaxed: whoever left it did so under the lock of the lettings.
             return Ok((index, after(place.word.load(Ordering::Relaxed) >> 32)));
         }
         let index = lettings.places;
@@ -186,7 +187,6 @@ impl<T: 'static, O: 'static> Table<T, O> {
     /// end the process (A5): nobody would be let in any more.
     #[allow(clippy::mut_from_ref)] // A4: this thread has it alone
     #[inline(always)]
-    #[allow(clippy::mut_from_ref)] // a place is entered once at a time: A4
     pub(crate) fn enter_at_once(
         &'static self,
         id: u64,
@@ -204,6 +204,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
     fn enter_busily(&self, place: &Place<T, O>, id: u64) -> Result<(), Failure> {
         let [idle, busy] = [id & GENERATION | IDLE, id & GENERATION | BUSY];
         // Acquire: partner of the Releases in `insert` and in the drop of the visit before.
+        // Relaxed on failure: nothing is touched.
         match place.word.compare_exchange(idle, busy, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) if place.disown() => Ok(()),
             Ok(_) => {
@@ -229,6 +230,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
 
     /// Whether a handle leads somewhere, whoever uses that.
     pub(crate) fn check(&self, id: u64) -> Result<(), Failure> {
+        // Relaxed: it says what there is to say; nobody goes in.
         let found = self.place(id).ok_or(Status::BadHandle)?.word.load(Ordering::Relaxed);
         match self.refusal(id, found) {
             _ if found == id & GENERATION | IDLE => Ok(()),
@@ -271,6 +273,7 @@ impl<T, O> Place<T, O> {
         // SAFETY: owners stay for ever.
         let me = unsafe { owner.as_ref() }.filter(|owner| owner.is_this_thread())?;
         me.enter(self.address(), || {
+            // Relaxed, both: B1 has ordered them, and this thread has made of the tenant what there is of it.
             let is_mine = ptr::eq(self.owner.load(Ordering::Relaxed), owner);
             is_mine && self.word.load(Ordering::Relaxed) == id & GENERATION | IDLE
         })
@@ -279,7 +282,7 @@ impl<T, O> Place<T, O> {
     /// For the owner, who is inside: another thread may find that out at this moment, and then goes.
     fn make_busy(&self, id: u64) {
         let [idle, busy] = [id & GENERATION | IDLE, id & GENERATION | BUSY];
-        // Acquire: partner of the Release in `enter_busily`.
+        // Acquire: partner of the Release in `enter_busily`. Relaxed on failure: it is tried again.
         let make = || self.word.compare_exchange(idle, busy, Ordering::Acquire, Ordering::Relaxed);
         while make().is_err() {
             std::thread::yield_now();
@@ -288,6 +291,7 @@ impl<T, O> Place<T, O> {
 
     /// Takes the place from its owner, unless that is inside. For who has made it busy.
     fn disown(&self) -> bool {
+        // Relaxed, also below: only who has made the place busy changes it, and B1 orders it for its owner.
         let owner = self.owner.load(Ordering::Relaxed);
         if owner.is_null() {
             return true;
@@ -359,6 +363,7 @@ impl<T, O> Visit<T, O> {
             place.make_busy(id);
             bias::leave(inside);
         }
+        // Relaxed: the owner looks at the word, too, which is stored after this.
         place.owner.store(ptr::null_mut(), Ordering::Relaxed);
         *lock(&place.outside) = None;
         // SAFETY: A4: this visit has it alone.

@@ -17,13 +17,6 @@ static char address[64];
 /* All are told, so that a run shows the whole of what has changed. */
 static int failures;
 
-static void open_pair(zp_port *one, zp_port *other) {
-    zp_port ends[2];
-    EXPECT(ZP_OK, zp_channel_new(ends, NULL));
-    *one = ends[0];
-    *other = ends[1];
-}
-
 static void works(zp_port one, zp_port other) {
     zp_message message;
     EXPECT(ZP_OK, zp_port_post(one, "works", 5));

@@ -106,13 +106,6 @@ static void removed(void *user) {
     call_now(where, NULL);
 }
 
-static void open_pair(zp_port *one, zp_port *far) {
-    zp_port ends[2];
-    EXPECT(ZP_OK, zp_channel_new(ends, NULL));
-    *one = ends[0];
-    *far = ends[1];
-}
-
 static void close_port(zp_port port) {
     zp_status status = zp_port_close(port);
     HOLDS(status == ZP_OK || status == ZP_FREED || status == ZP_TRANSFERRED);

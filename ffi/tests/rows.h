@@ -77,12 +77,18 @@ static struct living {
     zp_loop loop;
 } living;
 
-/* A port in halves, and its other end. */
-static inline void split_one(void) {
+static inline void open_pair(zp_port *one, zp_port *other) {
     zp_port ends[2];
     EXPECT(ZP_OK, zp_channel_new(ends, NULL));
-    EXPECT(ZP_OK, zp_port_split(ends[0], living.halves));
-    living.far_of_halves = ends[1];
+    *one = ends[0];
+    *other = ends[1];
+}
+
+/* A port in halves, and its other end. */
+static inline void split_one(void) {
+    zp_port whole;
+    open_pair(&whole, &living.far_of_halves);
+    EXPECT(ZP_OK, zp_port_split(whole, living.halves));
 }
 
 static const zp_handlers NO_HANDLERS = {sizeof(zp_handlers), NULL, NULL, NULL, NULL};

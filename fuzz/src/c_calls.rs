@@ -420,7 +420,7 @@ fn cancel(model: &mut Model, port: usize) {
 }
 
 fn receive(model: &mut Model, port: usize, most: usize) {
-    let mut messages = [NO_MESSAGE; 4];
+    let mut messages = [CMessage::NONE; 4];
     let mut count = 1;
     let there = model.waiting_for(port).min(most.max(1));
     let status = match most {
@@ -450,16 +450,6 @@ fn receive(model: &mut Model, port: usize, most: usize) {
         }
     }
 }
-
-const NO_MESSAGE: CMessage = CMessage {
-    data: null(),
-    len: 0,
-    tag: 0,
-    port_count: 0,
-    buffer_count: 0,
-    reserved: 0,
-    opaque: [0; 2],
-};
 
 fn take_ports(model: &mut Model, message: u8, capacity: usize) {
     let Some(message) = model.message(message) else { return };
@@ -681,7 +671,7 @@ fn wait(model: &mut Model, gathering: u8, most: usize) {
         port: CPort { id: 0 },
         kind: 0,
         status: Status::Ok,
-        message: NO_MESSAGE,
+        message: CMessage::NONE,
     };
     let (mut events, mut count) = ([nothing; 4], 77);
     let set = CSet { id: model.gatherings[at].id };
@@ -855,9 +845,9 @@ fn made_up(model: &mut Model, id: u64, of: Option<u8>, number: u64) {
     } else {
         &[Status::BadHandle]
     };
-    let mut message = CMessage { opaque: [id, number], ..NO_MESSAGE };
+    let mut message = CMessage { opaque: [id, number], ..CMessage::NONE };
     let mut loan = CLoan { data: null_mut(), len: 1, opaque: [id, number] };
-    let (mut got, mut count, port) = (NO_MESSAGE, 0, CPort { id });
+    let (mut got, mut count, port) = (CMessage::NONE, 0, CPort { id });
     let user = null_mut();
     // SAFETY: places, or nothing; the numbers are to be refused.
     let statuses = unsafe {
@@ -914,7 +904,7 @@ fn end(model: &mut Model) {
 
 /// Reads all that is there; then the other end is there, or its end is told.
 fn drain(model: &mut Model, port: usize) {
-    let mut message = NO_MESSAGE;
+    let mut message = CMessage::NONE;
     loop {
         // SAFETY: a place.
         let status = unsafe { zp_port_recv_timeout(model.handle(port), &mut message, 0) };

@@ -5,8 +5,8 @@ use std::thread;
 
 use zeroport_ffi::*;
 
+use super::bytes_at;
 use super::model::{Model, Part};
-use super::{NO_MESSAGE, bytes_at};
 
 pub(super) fn split(model: &mut Model, port: usize) {
     let mut halves = [CPort { id: 7 }; 2];
@@ -54,7 +54,7 @@ pub(super) fn keep_busy(model: &mut Model, port: usize) {
 }
 
 fn receive_one(port: CPort) -> Vec<u8> {
-    let mut message = NO_MESSAGE;
+    let mut message = CMessage::NONE;
     // Who looks whether this one is inside may be for a moment.
     // SAFETY: a place.
     while unsafe { zp_port_recv(port, &mut message) } == Status::Busy {}
@@ -65,7 +65,7 @@ fn receive_one(port: CPort) -> Vec<u8> {
 }
 
 fn expect_busy(port: CPort, other: CPort) {
-    let (mut message, mut halves) = (NO_MESSAGE, [CPort { id: 7 }; 2]);
+    let (mut message, mut halves) = (CMessage::NONE, [CPort { id: 7 }; 2]);
     let mut loan = CLoan { data: null_mut(), len: 0, opaque: [0; 2] };
     let list = CItem { id: port.id };
     let post = CPost { data: null_mut(), len: 0, items: &list, item_count: 1, tag: 0, reserved: 0 };

@@ -145,84 +145,23 @@ const INSIDE: [Inside; 7] = [
     Inside::RunAgain,
 ];
 
-/// The kinds of steps.
-#[derive(Clone, Copy)]
-pub(super) enum Kind {
-    Channel,
-    Close,
-    Shutdown,
-    Post,
-    PostWith,
-    PostAll,
-    Loan,
-    Publish,
-    Cancel,
-    Receive,
-    TakePorts,
-    TakeBuffers,
-    Release,
-    ReleaseAll,
-    Buffer,
-    CopyBuffer,
-    FreeBuffer,
-    Gathering,
-    Insert,
-    Remove,
-    Pause,
-    Wait,
-    Run,
-    Signal,
-    CloseGathering,
-    Ask,
-    Travel,
-    MadeUp,
-    Split,
-    Join,
-    Named,
-    Invoke,
-    Open,
-    Busy,
+macro_rules! kinds {
+    ($($kind:ident)*) => {
+        /// The kinds of steps.
+        #[derive(Clone, Copy)]
+        pub(super) enum Kind {
+            $($kind,)*
+        }
+
+        const KINDS: &[Kind] = &[$(Kind::$kind,)*];
+    };
 }
 
-const KINDS: [Kind; 34] = {
-    use Kind::*;
-    [
-        Channel,
-        Close,
-        Shutdown,
-        Post,
-        PostWith,
-        PostAll,
-        Loan,
-        Publish,
-        Cancel,
-        Receive,
-        TakePorts,
-        TakeBuffers,
-        Release,
-        ReleaseAll,
-        Buffer,
-        CopyBuffer,
-        FreeBuffer,
-        Gathering,
-        Insert,
-        Remove,
-        Pause,
-        Wait,
-        Run,
-        Signal,
-        CloseGathering,
-        Ask,
-        Travel,
-        MadeUp,
-        Split,
-        Join,
-        Named,
-        Invoke,
-        Open,
-        Busy,
-    ]
-};
+kinds! {
+    Channel Close Shutdown Post PostWith PostAll Loan Publish Cancel Receive TakePorts
+    TakeBuffers Release ReleaseAll Buffer CopyBuffer FreeBuffer Gathering Insert Remove Pause
+    Wait Run Signal CloseGathering Ask Travel MadeUp Split Join Named Invoke Open Busy
+}
 
 /// What brings life comes more often than what ends it.
 const OFTEN: [Kind; 32] = {
