@@ -264,6 +264,9 @@ impl<'a> Place<'a> {
         }
         // None of these pieces lies in two cache lines: a store that does waits for both. (`memcpy` takes the largest.)
         let rest = self.write_piece::<64>(bytes).write_piece::<32>(bytes).write_piece::<16>(bytes);
+        if bytes.len().is_multiple_of(16) {
+            return;
+        }
         let rest = rest.write_piece::<8>(bytes).write_piece::<4>(bytes);
         rest.write_piece::<2>(bytes).write_piece::<1>(bytes);
     }
@@ -365,11 +368,10 @@ impl Region {
     /// The place of a reservation's payload.
     #[inline(always)]
     pub(crate) fn place(&self, reservation: &Reservation) -> Place<'_> {
-        let len = reservation.payload_len() as usize;
-        match self.checked(reservation.payload_offset(), len) {
-            Some(start) => Place { start, len, _memory: PhantomData },
-            None => Place::of(&mut []),
-        }
+        let (offset, len) = (reservation.payload_offset(), reservation.payload_len());
+        let fits = offset.checked_add(len).is_some_and(|end| end <= self.capacity);
+        let start = self.data.wrapping_add(offset as usize);
+        Place { start, len: if fits { len as usize } else { 0 }, _memory: PhantomData }
     }
 
     /// Copies bytes into room that the poster holds. False if they would leave the ring.

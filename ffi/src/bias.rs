@@ -2,62 +2,111 @@
 //! until all that the thread has stored is seen, a message just posted too, and so costs a stream of them most of its speed.
 //!
 //! ```text
-//!   owner:  inside = place        another:  owner = none
+//!   owner:  inside = true         another:  owner = nobody
 //!           (compiler fence)                membarrier(2)
-//!           owner == me ?                   inside == place ?
+//!           owner == me ?                   inside ?
 //! ```
 //!
 //! Invariant B1: whichever of both comes first is seen by the other, for the barrier runs a fence on the owner's processor.
 //! A process without barriers has no owners.
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering, compiler_fence};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 
-/// A thread that owns places.
+/// A thread that has made a place busy so often in a row becomes its owner: that is worth a barrier when another one comes.
+pub(crate) const STREAK: u32 = 1 << 12;
+
+const NOBODY: usize = 0;
+
+/// Who owns a place.
 #[derive(Debug, Default)]
-#[repr(align(128))]
-pub(crate) struct Owner {
-    /// See [`this_thread`]; 0 once it has ended. Written by that thread only.
-    thread: AtomicUsize,
-    /// The places in which it is: a member, and its set.
-    inside: [Inside; 2],
+pub(crate) struct Bias {
+    /// See [`this_thread`], or `NOBODY`. Changed by who has made the place busy.
+    owner: AtomicUsize,
+    /// Whether the owner is in the place. Written by that thread only.
+    inside: AtomicBool,
+    /// Of who has made the place busy: which thread came last, and how often in a row. Relaxed: who makes a place busy sees
+    /// what was done by who did so before.
+    last: AtomicUsize,
+    times: AtomicU32,
 }
 
-/// A place in which an owner is, or null.
-pub(crate) type Inside = AtomicPtr<()>;
-
-/// Those of threads that have ended.
-static SPARE: Mutex<Vec<&'static Owner>> = Mutex::new(Vec::new());
-
-thread_local! {
-    static MINE: RefCell<Mine> = const { RefCell::new(Mine(None)) };
-}
-
-/// Gives back what a thread has had that ends.
-struct Mine(Option<&'static Owner>);
-
-impl Drop for Mine {
-    fn drop(&mut self) {
-        if let Some(owner) = self.0 {
-            // Relaxed: read by this thread only, until another one has taken it out of the mutex.
-            owner.thread.store(0, Ordering::Relaxed);
-            SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(owner);
+impl Bias {
+    /// Says that this thread is in the place, if it owns that, and is not there yet.
+    #[inline(always)]
+    pub(crate) fn enter(&self) -> bool {
+        // Relaxed: only this thread writes there that it is this one, and says so of itself below.
+        let owns = || self.owner.load(Ordering::Relaxed) == this_thread();
+        if !owns() || self.inside.load(Ordering::Relaxed) {
+            return false;
         }
+        // B1. Relaxed: the other thread's barrier has it seen.
+        self.inside.store(true, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        if owns() {
+            return true;
+        }
+        self.leave();
+        false
+    }
+
+    #[inline(always)]
+    pub(crate) fn leave(&self) {
+        // Release: partner of the Acquire in `disown`.
+        self.inside.store(false, Ordering::Release);
+    }
+
+    /// Takes the place from its owner, unless that is inside. For who has made it busy.
+    pub(crate) fn disown(&self) -> bool {
+        // Relaxed, also below: only who has made the place busy changes it, and B1 orders it for its owner.
+        let owner = self.owner.load(Ordering::Relaxed);
+        if owner == NOBODY {
+            return true;
+        }
+        self.forget();
+        // B1. Acquire: partner of the Release in `leave`.
+        let may_enter =
+            (owner == this_thread() || demand()) && !self.inside.load(Ordering::Acquire);
+        if !may_enter {
+            self.owner.store(owner, Ordering::Relaxed);
+        }
+        may_enter
+    }
+
+    /// Makes this thread the owner, if it has been here all the time. For who has made the place busy.
+    pub(crate) fn own(&self) {
+        let me = this_thread();
+        let times = match self.last.load(Ordering::Relaxed) == me {
+            true => self.times.load(Ordering::Relaxed).saturating_add(1),
+            false => 0,
+        };
+        self.last.store(me, Ordering::Relaxed);
+        let is_worth_it = times >= STREAK && may_demand();
+        self.times.store(if is_worth_it { 0 } else { times }, Ordering::Relaxed);
+        if is_worth_it {
+            // Relaxed: of all threads, this one alone finds itself there.
+            self.owner.store(me, Ordering::Relaxed);
+        }
+    }
+
+    /// Nobody owns the place any more. For who has made it busy.
+    pub(crate) fn forget(&self) {
+        // Relaxed: B1; and the owner looks at the word of the place, too, which is stored after this.
+        self.owner.store(NOBODY, Ordering::Relaxed);
     }
 }
 
-/// Tells this thread from all others that live, and is never 0. (A thread-local in a shared library would cost a call.)
+/// Tells this thread from all others that live, and is never 0. (A thread-local in a shared library would cost a call.) A
+/// thread that comes when another one has ended may be taken for that one, which does no harm: it has its block from it, and
+/// so sees all that it did.
 #[inline(always)]
-pub(crate) fn this_thread() -> usize {
+fn this_thread() -> usize {
     #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
     {
         let thread: usize;
-        // SAFETY: reads one word, in which the ABI has each thread find the address of its own block.
+        // SAFETY: reads one word, in which the ABI has each thread find the address of its own block, and nobody writes.
         unsafe {
-            std::arch::asm!("mov {}, fs:0", out(reg) thread, options(pure, readonly, nostack, preserves_flags));
+            std::arch::asm!("mov {}, fs:0", out(reg) thread, options(pure, nomem, nostack, preserves_flags));
         }
         thread
     }
@@ -66,80 +115,6 @@ pub(crate) fn this_thread() -> usize {
         // SAFETY: always succeeds.
         unsafe { libc::pthread_self() as usize }
     }
-}
-
-/// This thread, if it may own places.
-#[cold]
-pub(crate) fn become_owner() -> Option<&'static Owner> {
-    if !may_demand() {
-        return None;
-    }
-    // Fails in a thread that ends, which need not be fast.
-    MINE.try_with(|mine| {
-        *mine.borrow_mut().0.get_or_insert_with(|| {
-            let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let owner = spare.unwrap_or_else(|| Box::leak(Box::default()));
-            // Relaxed: as above.
-            owner.thread.store(this_thread(), Ordering::Relaxed);
-            owner
-        })
-    })
-    .ok()
-}
-
-/// In a forked child: its parent's places are nobody's here, whichever thread they belonged to.
-pub(crate) fn disinherit() {
-    let _ = MINE.try_with(|mine| {
-        if let Some(owner) = mine.try_borrow_mut().ok().and_then(|mut mine| mine.0.take()) {
-            // Relaxed: as above.
-            owner.thread.store(0, Ordering::Relaxed);
-        }
-    });
-    if let Ok(mut spare) = SPARE.try_lock() {
-        spare.clear();
-    }
-}
-
-impl Owner {
-    #[inline(always)]
-    pub(crate) fn is_this_thread(&self) -> bool {
-        // Relaxed: only this thread writes there that it is this one.
-        self.thread.load(Ordering::Relaxed) == this_thread()
-    }
-
-    /// Says that this thread is in a place, if it owns that: `owns` looks.
-    #[inline(always)]
-    pub(crate) fn enter(&self, place: *mut (), owns: impl FnOnce() -> bool) -> Option<&Inside> {
-        let [first, second] = &self.inside;
-        // Relaxed: this thread alone writes there.
-        let at = [first.load(Ordering::Relaxed), second.load(Ordering::Relaxed)];
-        let inside = match at {
-            [one, other] if one.is_null() && other != place => first,
-            [one, other] if other.is_null() && one != place => second,
-            // No place left; or it is there already, and nobody is twice.
-            _ => return None,
-        };
-        // B1. Relaxed: the other thread's barrier has it seen.
-        inside.store(place, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-        if owns() {
-            return Some(inside);
-        }
-        leave(inside);
-        None
-    }
-
-    /// Whether it is in a place that was taken from it, on its own thread or after [`demand`].
-    pub(crate) fn is_in(&self, place: *mut ()) -> bool {
-        // Acquire: partner of the Release in `leave`.
-        self.inside.iter().any(|inside| inside.load(Ordering::Acquire) == place)
-    }
-}
-
-#[inline(always)]
-pub(crate) fn leave(inside: &Inside) {
-    // Release: partner of the Acquire in `is_in`.
-    inside.store(ptr::null_mut(), Ordering::Release);
 }
 
 const UNKNOWN: u8 = 0;

@@ -3,7 +3,7 @@
 //! A number is a place, and how many messages the place has had: so a number that was released is known as such.
 #![allow(unsafe_code)]
 
-use zeroport::Message;
+use zeroport::{Message, Receiver};
 
 use crate::status::{Failure, Status};
 
@@ -36,9 +36,39 @@ struct Place {
     next_free: u32,
 }
 
+/// What came of a message that was to be let go at once.
+pub(crate) enum Released {
+    Yes,
+    /// The receiver must still [give room back](Receiver::give_back_at_once).
+    Owing(&'static Receiver),
+    No,
+}
+
 impl Place {
     const fn new() -> Self {
         Self { message: None, member: 0, had: 0, next_free: NONE }
+    }
+
+    /// Gives the number of the message among those that the place has had.
+    #[inline(always)]
+    fn keep(&mut self, message: Message<'static>, member: u64) -> u64 {
+        // It had none: nothing is dropped.
+        std::mem::forget(self.message.replace(message));
+        self.member = member;
+        self.had += 1;
+        self.had
+    }
+
+    /// Lets the message go that the place has, if it is the one with this number, and one as most are; calls nothing.
+    #[inline(always)]
+    fn release_at_once(&mut self, had: u64) -> Released {
+        if self.had != had {
+            return Released::No;
+        }
+        let Some(message) = self.message.take_if(|message| message.may_go_at_once()) else {
+            return Released::No;
+        };
+        message.let_go_at_once().map_or(Released::Yes, Released::Owing)
     }
 }
 
@@ -82,23 +112,18 @@ impl Held {
     pub(crate) unsafe fn keep(&mut self, message: Message<'_>, member: u64) -> u64 {
         // SAFETY: A3.
         let message = unsafe { std::mem::transmute::<Message<'_>, Message<'static>>(message) };
-        let index = if self.first.message.is_none() { 0 } else { self.free };
-        let place = if index == 0 {
-            &mut self.first
-        } else if let Some(place) = self.others.get_mut(index as usize - 1) {
-            self.free = place.next_free;
-            self.count += 1;
-            place
-        } else {
+        if self.first.message.is_none() {
+            return self.first.keep(message, member) << PLACE_BITS;
+        }
+        let index = self.free;
+        let Some(place) = self.others.get_mut((index as usize).wrapping_sub(1)) else {
             // Not reached. (If it were dropped here it would go through memory also where it is not.)
             std::mem::forget(message);
             return 0;
         };
-        // It had none: nothing is dropped.
-        std::mem::forget(place.message.replace(message));
-        place.had += 1;
-        place.member = member;
-        place.had << PLACE_BITS | u64::from(index)
+        self.free = place.next_free;
+        self.count += 1;
+        place.keep(message, member) << PLACE_BITS | u64::from(index)
     }
 
     /// Whether any message of such a member is held.
@@ -114,7 +139,7 @@ impl Held {
 
     #[inline(always)]
     fn find(&mut self, number: u64) -> Result<&mut Place, Failure> {
-        let (index, had) = (number as usize & (MOST - 1), number >> PLACE_BITS);
+        let (index, had) = split(number);
         let place = match index.checked_sub(1) {
             None => Some(&mut self.first),
             Some(index) => self.others.get_mut(index),
@@ -131,16 +156,17 @@ impl Held {
         self.find(number)?.message.as_ref().ok_or_else(|| Status::Internal.into())
     }
 
-    /// Lets a message go, if it is one as most are.
+    /// As [`Place::release_at_once`].
     #[inline(always)]
-    pub(crate) fn release_at_once(&mut self, number: u64) -> bool {
-        let Ok(place) = self.find(number) else { return false };
-        match place.message.take_if(|message| message.is_in_place()) {
-            Some(message) => message.let_go(),
-            None => return false,
+    pub(crate) fn release_at_once(&mut self, number: u64) -> Released {
+        let (index, had) = split(number);
+        let Some(index) = index.checked_sub(1) else { return self.first.release_at_once(had) };
+        let Some(place) = self.others.get_mut(index) else { return Released::No };
+        let released = place.release_at_once(had);
+        if !matches!(released, Released::No) {
+            self.set_free(number);
         }
-        self.set_free(number);
-        true
+        released
     }
 
     /// Lets a message go.
@@ -162,4 +188,10 @@ impl Held {
             self.count -= 1;
         }
     }
+}
+
+/// The place, and how many messages it has had.
+#[inline(always)]
+fn split(number: u64) -> (usize, u64) {
+    (number as usize & (MOST - 1), number >> PLACE_BITS)
 }

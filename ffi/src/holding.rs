@@ -59,12 +59,13 @@ pub(crate) struct Port {
 /// Who has the port.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // that is what it mostly is
+#[repr(u8)] // so that one comparison tells
 enum Whose {
     Ours(MessagePort),
-    /// The half that posts.
-    Sends(Sender),
     /// The half that receives.
     Receives(Receiver),
+    /// The half that posts.
+    Sends(Sender),
     /// A set or a loop has it.
     In(Membership),
     /// It is being given away, split or joined.
@@ -110,15 +111,6 @@ impl<'p> Receiving<'p> {
         match self {
             Self::Port(port) => port.recv_timeout(timeout),
             Self::Half(half) => half.recv_timeout(timeout),
-        }
-    }
-
-    /// Waits a moment for a message that [`recv_at_once`](Receiver::recv_at_once) takes: as the beginning of a wait.
-    #[inline(never)]
-    pub(crate) fn sees_soon(self) -> bool {
-        match self {
-            Self::Port(port) => port.sees_soon(),
-            Self::Half(half) => half.sees_soon(),
         }
     }
 
@@ -209,6 +201,27 @@ impl Port {
     /// What receives.
     pub(crate) fn receiver(&self) -> Result<Receiving<'_>, Failure> {
         self.whose.receiver()
+    }
+
+    /// As [`receiving`](Self::receiving), of what receives for itself.
+    #[inline(always)]
+    pub(crate) fn receiving_at_once(&mut self) -> Option<(&Receiver, &mut Held)> {
+        let receiver = match &self.whose {
+            Whose::Ours(port) => port.as_receiver(),
+            Whose::Receives(half) => half,
+            _ => return None,
+        };
+        Some((receiver, &mut self.held))
+    }
+
+    /// As [`Receiver::sees_soon`].
+    #[inline(never)]
+    pub(crate) fn sees_soon(&self, waits: bool) -> bool {
+        match &self.whose {
+            Whose::Ours(port) => port.sees_soon(waits),
+            Whose::Receives(half) => half.sees_soon(waits),
+            _ => false,
+        }
     }
 
     /// What receives, and where to keep what it does.

@@ -13,7 +13,7 @@
 //! * **A4** What a handle leads to is touched by one thread at a time, which has made its place busy. Nobody waits for a
 //!   place.
 //! * **A5** No panic crosses into C: every function runs inside `boundary::call`, but for the usual post, receive and release
-//!   (`…_at_once`, `post_usually`), where one would end the process.
+//!   (all between `enter_at_once` and `leave`), where one would end the process.
 //! * **A6** A C program that gives descriptors to be adopted owns them; one that says trusted answers for that.
 //! * **A7** In a forked child the handles of its parent lead nowhere, but for what gives back the child's copies.
 

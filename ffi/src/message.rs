@@ -4,12 +4,12 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use zeroport::{Message, MessagePort, SealedBuffer, TakeError};
+use zeroport::{Message, MessagePort, Receiver, SealedBuffer, TakeError};
 
-use crate::bias;
+use crate::bias::Bias;
 use crate::boundary::{call, items, items_mut, place, places};
 use crate::buffer::{self, CBuffer};
-use crate::held::Held;
+use crate::held::{Held, Released};
 use crate::holding::{self, PORTS};
 use crate::member;
 use crate::port::CPort;
@@ -201,12 +201,45 @@ fn take_all<T>(count: usize, take: impl Fn() -> Result<Option<T>, TakeError>) ->
 /// A1: `message` is null or was received.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_message_release(message: *mut CMessage) -> Status {
-    // SAFETY: A1, passed on.
-    if unsafe { release_at_once(message) } {
-        return Status::Ok;
+    // The usual case, as short as can be; a panic, of which there is none, would end the process here (A5).
+    //
+    // SAFETY: A1: it is the caller's, and was received or filled with zeros.
+    if let Ok([from, number]) = unsafe { opaque(message) }
+        && let Some((visited, bias)) = PORTS.enter_at_once(from)
+    {
+        let released = visited.held.release_at_once(number);
+        if let Released::No = released {
+            bias.leave();
+        } else {
+            // SAFETY: A1.
+            unsafe { message.write(CMessage::NONE) };
+            if let Released::Owing(receiver) = released {
+                return give_back(receiver, bias);
+            }
+            bias.leave();
+            return Status::Ok;
+        }
     }
     // SAFETY: A1, passed on.
     unsafe { release_slowly(message) }
+}
+
+/// The rest of a release that gives room back. Apart, because much to do takes registers, which are saved.
+#[inline(never)]
+fn give_back(receiver: &Receiver, bias: &Bias) -> Status {
+    if !receiver.give_back_at_once() {
+        return tell(receiver, bias);
+    }
+    bias.leave();
+    Status::Ok
+}
+
+#[cold]
+#[inline(never)]
+fn tell(receiver: &Receiver, bias: &Bias) -> Status {
+    receiver.tell_of_room();
+    bias.leave();
+    Status::Ok
 }
 
 /// # Safety
@@ -223,25 +256,6 @@ unsafe fn release_slowly(message: *mut CMessage) -> Status {
         unsafe { place(message) }?.write(CMessage::NONE);
         Ok(())
     })
-}
-
-/// The usual case, as short as can be; a panic, of which there is none, would end the process here (A5).
-///
-/// # Safety
-///
-/// As [`zp_message_release`].
-#[inline(always)]
-unsafe fn release_at_once(message: *mut CMessage) -> bool {
-    // SAFETY: A1: it is the caller's, and was received or filled with zeros.
-    let Ok([from, number]) = (unsafe { opaque(message) }) else { return false };
-    let Some((visited, inside)) = PORTS.enter_at_once(from) else { return false };
-    let is_done = visited.held.release_at_once(number);
-    bias::leave(inside);
-    if is_done {
-        // SAFETY: A1.
-        unsafe { message.write(CMessage::NONE) };
-    }
-    is_done
 }
 
 /// Lets many messages go.
@@ -289,11 +303,17 @@ fn release_all(held: &mut Held, messages: &mut [CMessage]) -> Result<(), Failure
     let mut failure = None;
     for message in messages {
         let number = message.opaque[1];
-        if held.release_at_once(number) {
-            *message = CMessage::NONE;
-            continue;
-        }
-        match held.release(number) {
+        let released = match held.release_at_once(number) {
+            Released::Yes => Ok(()),
+            Released::Owing(receiver) => {
+                if !receiver.give_back_at_once() {
+                    receiver.tell_of_room();
+                }
+                Ok(())
+            }
+            Released::No => held.release(number),
+        };
+        match released {
             Ok(()) => *message = CMessage::NONE,
             Err(refused) => failure = failure.or(Some(refused)),
         }

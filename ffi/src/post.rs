@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use zeroport::{AtOnce, Sender, TransferError, TransferList, Transferable};
 
-use crate::bias::{self, Inside};
+use crate::bias::Bias;
 use crate::boundary::{call, item, items, place, told};
 use crate::buffer::{BUFFERS, Bytes};
 use crate::holding::{Ending, PORTS, Port};
@@ -135,7 +135,7 @@ unsafe fn post_usually(
 ) -> Status {
     if !data.is_null()
         && isize::try_from(len).is_ok()
-        && let Some((visited, inside)) = PORTS.enter_at_once(port.id)
+        && let Some((visited, bias)) = PORTS.enter_at_once(port.id)
     {
         // SAFETY: A1; it is not null, and not larger than any memory.
         let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
@@ -144,12 +144,14 @@ unsafe fn post_usually(
             Err(_) => AtOnce::NotPosted,
         };
         if let AtOnce::Published { last } = posted {
-            return finish(visited, inside, last);
+            return finish(visited, bias, last);
         }
-        bias::leave(inside);
-        if let AtOnce::Posted = posted {
-            return Status::Ok;
-        }
+        bias.leave();
+        return match posted {
+            AtOnce::Posted => Status::Ok,
+            // SAFETY: A1, passed on.
+            _ => unsafe { post_next(port, data, len, timeout) },
+        };
     }
     // SAFETY: A1, passed on.
     unsafe { post_slowly(port, data, len, timeout) }
@@ -158,10 +160,35 @@ unsafe fn post_usually(
 /// The rest of a post in the usual case, where there is more to do than usual.
 #[cold]
 #[inline(never)]
-fn finish(visited: &Port, inside: &Inside, last: u64) -> Status {
+fn finish(visited: &Port, bias: &Bias, last: u64) -> Status {
     let finished = visited.sender().and_then(|sender| Ok(sender.finish_post(last)?));
-    bias::leave(inside);
+    bias.leave();
     finished.map_or_else(told, |()| Status::Ok)
+}
+
+/// Where a lap of the ring begins, which is every now and then: as [`post_usually`], A5 too.
+///
+/// # Safety
+///
+/// As [`zp_port_post`]; `data` is not null.
+#[inline(never)]
+unsafe fn post_next(
+    port: CPort,
+    data: *const c_void,
+    len: usize,
+    timeout: Option<Duration>,
+) -> Status {
+    if let Some((visited, bias)) = PORTS.enter_at_once(port.id) {
+        // SAFETY: A1; it is not null, and not larger than any memory.
+        let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
+        let posted = visited.sender().ok().and_then(|sender| sender.post_next(bytes));
+        bias.leave();
+        if let Some(posted) = posted {
+            return posted.map_or_else(|error| told(error.into()), |()| Status::Ok);
+        }
+    }
+    // SAFETY: A1, passed on.
+    unsafe { post_slowly(port, data, len, timeout) }
 }
 
 /// # Safety

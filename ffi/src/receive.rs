@@ -5,7 +5,6 @@ use std::mem::MaybeUninit;
 
 use zeroport::{Message, RecvError};
 
-use crate::bias;
 use crate::boundary::{call, place, places};
 use crate::held::Held;
 use crate::holding::{PORTS, Receiving};
@@ -13,6 +12,9 @@ use crate::message::CMessage;
 use crate::options::milliseconds;
 use crate::port::CPort;
 use crate::status::Status;
+
+/// How often a message is looked for that is as most are: at once, when it has come, and when nothing is in the way.
+const TRIES: u32 = 3;
 
 /// Waits for the next message.
 ///
@@ -103,25 +105,25 @@ unsafe fn receive_slowly(
 unsafe fn receive_at_once(port: CPort, message: *mut CMessage, waits: bool) -> bool {
     // SAFETY: A1.
     let Ok(place) = (unsafe { place(message) }) else { return false };
-    let Some((visited, inside)) = PORTS.enter_at_once(port.id) else { return false };
-    let is_received = match visited.receiving() {
-        Ok((receiver, held)) if held.has_room() => {
-            let mut may_look = waits;
-            loop {
-                if let Some(received) = receiver.as_receiver().recv_at_once() {
-                    // SAFETY: A3: it lies beside the port from now on.
-                    place.write(unsafe { keep(port.id, received, held, 0) });
-                    break true;
-                }
-                if !may_look || !receiver.sees_soon() {
-                    break false;
-                }
-                may_look = false;
+    let Some((visited, bias)) = PORTS.enter_at_once(port.id) else { return false };
+    let may_receive = visited
+        .receiving_at_once()
+        .is_some_and(|(receiver, held)| held.has_room() && receiver.may_recv_at_once());
+    let mut tries = TRIES;
+    let is_received = may_receive
+        && loop {
+            let Some((receiver, held)) = visited.receiving_at_once() else { break false };
+            if let Some(received) = receiver.recv_at_once() {
+                // SAFETY: A3: it lies beside the port from now on.
+                place.write(unsafe { keep(port.id, received, held, 0) });
+                break true;
             }
-        }
-        _ => false,
-    };
-    bias::leave(inside);
+            tries -= 1;
+            if tries == 0 || !visited.sees_soon(waits) {
+                break false;
+            }
+        };
+    bias.leave();
     is_received
 }
 
@@ -240,11 +242,15 @@ fn receive_some(
 ) -> usize {
     let receiver = receiver.as_receiver();
     let mut received = 0;
+    if !receiver.may_recv_at_once() {
+        return received;
+    }
     for place in places {
         if held.make_room().is_err() {
             break;
         }
-        let Some(message) = receiver.recv_at_once() else { break };
+        let again = || receiver.clears_the_way().then(|| receiver.recv_at_once()).flatten();
+        let Some(message) = receiver.recv_at_once().or_else(again) else { break };
         // SAFETY: A3: it lies beside the port from now on.
         place.write(unsafe { keep(port, message, held, 0) });
         received += 1;

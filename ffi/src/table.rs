@@ -15,11 +15,11 @@ use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::{Deref, DerefMut};
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::bias::{self, Inside, Owner};
+use crate::bias::Bias;
 use crate::forks;
 use crate::status::{Failure, Status};
 
@@ -29,9 +29,6 @@ const REMEMBERED: usize = 1024;
 const CHUNK: usize = 256;
 /// So there are at most four million handles of a kind.
 const CHUNKS: usize = 16 << 10;
-
-/// A thread that has made a place busy so often in a row becomes its owner: that is worth a barrier when another one comes.
-const STREAK: u32 = 1 << 12;
 
 const INDEX: u64 = (1 << 28) - 1;
 const KIND: u64 = 0xf << 28;
@@ -46,7 +43,6 @@ pub(crate) enum Gone {
     Transferred = 4,
 }
 
-const IDLE: u64 = 1;
 const BUSY: u64 = 2;
 const CLOSED: u64 = Gone::Closed as u64;
 const TRANSFERRED: u64 = Gone::Transferred as u64;
@@ -73,17 +69,15 @@ struct Lettings {
 #[derive(Debug)]
 #[repr(align(128))]
 struct Place<T, O> {
-    /// The generation and the state; 0 before the first tenant.
+    /// The handle that leads here, or its generation and why it does not; 0 before the first tenant.
     word: AtomicU64,
-    /// The thread that may enter without making the place busy, or null. Changed by who has made it busy.
-    owner: AtomicPtr<Owner>,
-    /// From `Box::into_raw` while the place is idle or busy; whoever is inside has it.
-    tenant: UnsafeCell<*mut T>,
+    /// The thread that may enter without making the place busy.
+    bias: Bias,
+    /// From a box while the place is idle or busy; whoever is inside has it.
+    tenant: UnsafeCell<NonNull<T>>,
     /// The forks that were counted when its tenant came: fewer than now in a forked child that has only a copy. Relaxed: it
     /// was written before the word that lets anybody in.
     forks: AtomicU32,
-    /// Of who has made the place busy: which thread came last, and how often in a row.
-    streak: UnsafeCell<(usize, u32)>,
     outside: Mutex<Option<O>>,
 }
 
@@ -109,16 +103,17 @@ impl<T: 'static, O: 'static> Table<T, O> {
     /// Gives something a handle, which is never 0. Drops it if there are too many.
     pub(crate) fn insert(&'static self, tenant: T, outside: O) -> Result<u64, Failure> {
         forks::watch()?;
-        let tenant = Box::new(tenant);
+        let tenant = NonNull::from(Box::leak(Box::new(tenant)));
         let (index, generation) = self.let_place()?;
-        let place = self.place(self.kind | index as u64).ok_or(Status::Internal)?;
+        let id = generation << 32 | self.kind | index as u64;
+        let place = self.place(id).ok_or(Status::Internal)?;
         *lock(&place.outside) = Some(outside);
         place.forks.store(forks::count(), Ordering::Relaxed);
         // SAFETY: nobody comes in before the word says so: its generation was never there.
-        unsafe { *place.tenant.get() = Box::into_raw(tenant) };
+        unsafe { *place.tenant.get() = tenant };
         // Release: partner of the Acquire in `enter_busily`.
-        place.word.store(generation << 32 | IDLE, Ordering::Release);
-        Ok(generation << 32 | self.kind | index as u64)
+        place.word.store(id, Ordering::Release);
+        Ok(id)
     }
 
     /// A place without tenant, and its next generation.
@@ -145,11 +140,10 @@ impl<T: 'static, O: 'static> Table<T, O> {
         Ok((index, lettings.first_generation))
     }
 
-    /// The place that a handle names, if the handle is of this table's kind and the place was ever let.
+    /// The place that a handle names, if it is a handle of this table: only the word of the place tells.
     #[inline(always)]
     fn place(&self, id: u64) -> Option<&'static Place<T, O>> {
-        // Of another kind: beyond all chunks.
-        let index = ((id ^ self.kind) as u32) as usize;
+        let index = id as usize % (CHUNKS * CHUNK);
         // Acquire: partner of the Release in `let_place`.
         let chunk = self.chunks.get(index / CHUNK)?.load(Ordering::Acquire);
         if chunk.is_null() {
@@ -165,8 +159,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
     #[inline(always)]
     pub(crate) fn enter(&'static self, id: u64) -> Result<Visit<T, O>, Failure> {
         let visit = self.enter_to_give_back(id)?;
-        // A fork takes the places from their owners.
-        if visit.inside.is_none() && visit.place.is_copy() {
+        if visit.place.is_copy() {
             return Err(Status::Detached.into());
         }
         Ok(visit)
@@ -176,40 +169,36 @@ impl<T: 'static, O: 'static> Table<T, O> {
     #[inline(always)]
     pub(crate) fn enter_to_give_back(&'static self, id: u64) -> Result<Visit<T, O>, Failure> {
         let place = self.place(id).ok_or(Status::BadHandle)?;
-        let inside = place.enter_as_owner(id);
-        if inside.is_none() {
+        let as_owner = place.enter_as_owner(id);
+        if !as_owner {
             self.enter_busily(place, id)?;
         }
-        Ok(Visit { table: self, place, id, inside })
+        Ok(Visit { table: self, place, id, as_owner })
     }
 
-    /// As [`enter`](Self::enter), for the owner of the place only, who must [leave](bias::leave) it. A panic before that must
+    /// As [`enter`](Self::enter), for the owner of the place only, who must [leave](Bias::leave) it. A panic before that must
     /// end the process (A5): nobody would be let in any more.
     #[allow(clippy::mut_from_ref)] // A4: this thread has it alone
     #[inline(always)]
-    pub(crate) fn enter_at_once(
-        &'static self,
-        id: u64,
-    ) -> Option<(&'static mut T, &'static Inside)> {
-        let place = self.place(id)?;
-        let inside = place.enter_as_owner(id)?;
+    pub(crate) fn enter_at_once(&'static self, id: u64) -> Option<(&'static mut T, &'static Bias)> {
+        let place = self.place(id).filter(|place| place.enter_as_owner(id))?;
         // SAFETY: A4: this thread has it alone.
-        let tenant = unsafe { *place.tenant.get() };
+        let mut tenant = unsafe { *place.tenant.get() };
         // SAFETY: it comes from a box, and stays until the place is left.
-        Some((unsafe { &mut *tenant }, inside))
+        Some((unsafe { tenant.as_mut() }, &place.bias))
     }
 
     /// Makes a place busy.
     #[inline(never)]
     fn enter_busily(&self, place: &Place<T, O>, id: u64) -> Result<(), Failure> {
-        let [idle, busy] = [id & GENERATION | IDLE, id & GENERATION | BUSY];
+        let busy = id & GENERATION | BUSY;
         // Acquire: partner of the Releases in `insert` and in the drop of the visit before.
         // Relaxed on failure: nothing is touched.
-        match place.word.compare_exchange(idle, busy, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) if place.disown() => Ok(()),
+        match place.word.compare_exchange(id, busy, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) if place.bias.disown() => Ok(()),
             Ok(_) => {
                 // Release: partner of the Acquire above.
-                place.word.store(idle, Ordering::Release);
+                place.word.store(id, Ordering::Release);
                 Err(Status::Busy.into())
             }
             Err(found) => Err(self.refusal(id, found)),
@@ -219,7 +208,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
     #[cold]
     fn refusal(&self, id: u64, found: u64) -> Failure {
         let status = match found & !GENERATION {
-            _ if found & GENERATION != id & GENERATION => Status::BadHandle,
+            _ if found & GENERATION != id & GENERATION || !self.is_of(id) => Status::BadHandle,
             BUSY => Status::Busy,
             CLOSED => Status::Freed,
             TRANSFERRED => Status::Transferred,
@@ -233,7 +222,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
         // Relaxed: it says what there is to say; nobody goes in.
         let found = self.place(id).ok_or(Status::BadHandle)?.word.load(Ordering::Relaxed);
         match self.refusal(id, found) {
-            _ if found == id & GENERATION | IDLE => Ok(()),
+            _ if found == id => Ok(()),
             Failure { status: Status::Busy, .. } => Ok(()),
             refusal => Err(refusal),
         }
@@ -254,11 +243,6 @@ impl<T: 'static, O: 'static> Table<T, O> {
 }
 
 impl<T, O> Place<T, O> {
-    #[inline(always)]
-    fn address(&self) -> *mut () {
-        ptr::from_ref(self).cast_mut().cast()
-    }
-
     /// Whether a fork has copied its tenant.
     #[inline(always)]
     fn is_copy(&self) -> bool {
@@ -267,62 +251,25 @@ impl<T, O> Place<T, O> {
 
     /// Enters if this thread owns the place, and the handle leads here.
     #[inline(always)]
-    fn enter_as_owner(&self, id: u64) -> Option<&'static Inside> {
-        // Acquire: partner of the Release in `own`.
-        let owner = self.owner.load(Ordering::Acquire);
-        // SAFETY: owners stay for ever.
-        let me = unsafe { owner.as_ref() }.filter(|owner| owner.is_this_thread())?;
-        me.enter(self.address(), || {
-            // Relaxed, both: B1 has ordered them, and this thread has made of the tenant what there is of it.
-            let is_mine = ptr::eq(self.owner.load(Ordering::Relaxed), owner);
-            is_mine && self.word.load(Ordering::Relaxed) == id & GENERATION | IDLE
-        })
+    fn enter_as_owner(&self, id: u64) -> bool {
+        if !self.bias.enter() {
+            return false;
+        }
+        // Relaxed: this thread has made of the tenant what there is of it.
+        let is_here = self.word.load(Ordering::Relaxed) == id;
+        if !is_here {
+            self.bias.leave();
+        }
+        is_here
     }
 
     /// For the owner, who is inside: another thread may find that out at this moment, and then goes.
     fn make_busy(&self, id: u64) {
-        let [idle, busy] = [id & GENERATION | IDLE, id & GENERATION | BUSY];
+        let busy = id & GENERATION | BUSY;
         // Acquire: partner of the Release in `enter_busily`. Relaxed on failure: it is tried again.
-        let make = || self.word.compare_exchange(idle, busy, Ordering::Acquire, Ordering::Relaxed);
+        let make = || self.word.compare_exchange(id, busy, Ordering::Acquire, Ordering::Relaxed);
         while make().is_err() {
             std::thread::yield_now();
-        }
-    }
-
-    /// Takes the place from its owner, unless that is inside. For who has made it busy.
-    fn disown(&self) -> bool {
-        // Relaxed, also below: only who has made the place busy changes it, and B1 orders it for its owner.
-        let owner = self.owner.load(Ordering::Relaxed);
-        if owner.is_null() {
-            return true;
-        }
-        self.owner.store(ptr::null_mut(), Ordering::Relaxed);
-        // SAFETY: owners stay for ever.
-        let found = unsafe { &*owner };
-        // B1.
-        let may_enter = (found.is_this_thread() || bias::demand()) && !found.is_in(self.address());
-        if !may_enter {
-            // Release: as in `own`.
-            self.owner.store(owner, Ordering::Release);
-        }
-        may_enter
-    }
-
-    /// Makes this thread the owner, if it has been here all the time. For who has made the place busy.
-    fn own(&self) {
-        // SAFETY: A4: it is that one's.
-        let (last, times) = unsafe { *self.streak.get() };
-        let me = bias::this_thread();
-        let times = if last == me { times.saturating_add(1) } else { 0 };
-        // SAFETY: as above.
-        unsafe { *self.streak.get() = (me, times) };
-        if times >= STREAK
-            && let Some(me) = bias::become_owner()
-        {
-            // SAFETY: as above: it has to be here as long to become the owner again.
-            unsafe { *self.streak.get() = (0, 0) };
-            // Release: partner of the Acquire in `enter_as_owner`: who looks there finds an owner.
-            self.owner.store(ptr::from_ref(me).cast_mut(), Ordering::Release);
         }
     }
 }
@@ -330,10 +277,9 @@ impl<T, O> Place<T, O> {
 fn new_chunk<T, O>() -> *mut Place<T, O> {
     let place = || Place::<T, O> {
         word: AtomicU64::new(0),
-        owner: AtomicPtr::new(ptr::null_mut()),
-        tenant: UnsafeCell::new(ptr::null_mut()),
+        bias: Bias::default(),
+        tenant: UnsafeCell::new(NonNull::dangling()),
         forks: AtomicU32::new(0),
-        streak: UnsafeCell::new((0, 0)),
         outside: Mutex::new(None),
     };
     let chunk: Vec<_> = (0..CHUNK).map(|_| place()).collect();
@@ -346,8 +292,8 @@ pub(crate) struct Visit<T: 'static, O: 'static = ()> {
     table: &'static Table<T, O>,
     place: &'static Place<T, O>,
     id: u64,
-    /// Where the owner says that it is here; `None`: the place was made busy.
-    inside: Option<&'static Inside>,
+    /// Whether this thread owns the place; else it has made it busy.
+    as_owner: bool,
 }
 
 impl<T, O> Visit<T, O> {
@@ -357,14 +303,13 @@ impl<T, O> Visit<T, O> {
 
     /// Takes the handle from its tenant, for ever.
     pub(crate) fn leave(self, why: Gone) -> Box<T> {
-        let Self { table, place, id, inside } = self;
+        let Self { table, place, id, as_owner } = self;
         std::mem::forget(self);
-        if let Some(inside) = inside {
+        if as_owner {
             place.make_busy(id);
-            bias::leave(inside);
+            place.bias.leave();
         }
-        // Relaxed: the owner looks at the word, too, which is stored after this.
-        place.owner.store(ptr::null_mut(), Ordering::Relaxed);
+        place.bias.forget();
         *lock(&place.outside) = None;
         // SAFETY: A4: this visit has it alone.
         let tenant = unsafe { *place.tenant.get() };
@@ -378,7 +323,7 @@ impl<T, O> Visit<T, O> {
         }
         drop(lettings);
         // SAFETY: it comes from a box, and nobody finds it any more.
-        unsafe { Box::from_raw(tenant) }
+        unsafe { Box::from_raw(tenant.as_ptr()) }
     }
 }
 
@@ -390,7 +335,7 @@ impl<T, O> Deref for Visit<T, O> {
         // SAFETY: A4: this visit has it alone.
         let tenant = unsafe { *self.place.tenant.get() };
         // SAFETY: it comes from a box, and stays until the place is left.
-        unsafe { &*tenant }
+        unsafe { tenant.as_ref() }
     }
 }
 
@@ -398,23 +343,22 @@ impl<T, O> DerefMut for Visit<T, O> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: A4: this visit has it alone.
-        let tenant = unsafe { *self.place.tenant.get() };
+        let mut tenant = unsafe { *self.place.tenant.get() };
         // SAFETY: it comes from a box, and stays until the place is left.
-        unsafe { &mut *tenant }
+        unsafe { tenant.as_mut() }
     }
 }
 
 impl<T, O> Drop for Visit<T, O> {
     #[inline(always)]
     fn drop(&mut self) {
-        match self.inside {
-            Some(inside) => bias::leave(inside),
-            None => {
-                self.place.own();
-                // Release: partner of the Acquire in `enter_busily`.
-                self.place.word.store(self.id & GENERATION | IDLE, Ordering::Release);
-            }
+        if self.as_owner {
+            self.place.bias.leave();
+            return;
         }
+        self.place.bias.own();
+        // Release: partner of the Acquire in `enter_busily`.
+        self.place.word.store(self.id, Ordering::Release);
     }
 }
 
@@ -433,6 +377,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
+    use crate::bias;
 
     const STEP: u64 = 1 << 32;
 
@@ -491,7 +436,7 @@ mod tests {
             let before = *visit;
             std::hint::black_box(&mut visit);
             *visit = before + 1;
-            Some(visit.inside.is_some())
+            Some(visit.as_owner)
         };
         let owner = std::thread::spawn(move || {
             let mut entered = 0;
@@ -519,9 +464,9 @@ mod tests {
         let table = table();
         let handle = table.insert(7, ()).unwrap();
         let enter = || table.enter(handle).unwrap();
-        (0..=STREAK + 1).for_each(|_| drop(enter()));
+        (0..=bias::STREAK + 1).for_each(|_| drop(enter()));
         let inside = enter();
-        assert!(inside.inside.is_some(), "it owns the place");
+        assert!(inside.as_owner, "it owns the place");
         assert_eq!(status(table, handle), Status::Busy, "also for the owner itself");
         let other = std::thread::spawn(move || status(table, handle));
         assert_eq!(other.join().unwrap(), Status::Busy);
@@ -558,7 +503,7 @@ mod tests {
         lock(&table.lettings).first_generation = 5;
         let handle = table.insert(7, ()).unwrap();
         assert_eq!(handle >> 32, 5);
-        table.place(handle).unwrap().word.store(4 << 32 | IDLE, Ordering::Relaxed);
+        table.place(handle).unwrap().word.store(handle - STEP, Ordering::Relaxed);
         table.enter(handle - STEP).unwrap().leave(Gone::Closed);
         assert!(
             lock(&table.lettings).left.is_empty(),

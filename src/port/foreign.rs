@@ -1,10 +1,11 @@
 //! For bindings to other languages, which know types by their tags only. Not part of the interface that Rust programs
 //! are promised.
 
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use crate::error::{BatchError, PostError};
-use crate::ring::Content;
+use crate::ring::{Content, Found, Rare};
 
 use super::headed::Heading;
 use super::post::{Patience, Sender, UNTAGGED};
@@ -42,10 +43,12 @@ impl MessagePort {
 
     /// As [`Receiver::sees_soon`].
     #[doc(hidden)]
-    pub fn sees_soon(&self) -> bool {
+    pub fn sees_soon(&self, waits: bool) -> bool {
         let (sender, receiver) = self.halves();
-        sender.queue().first().will_wait();
-        receiver.sees_soon()
+        if waits {
+            sender.queue().first().will_wait();
+        }
+        receiver.sees_soon(waits)
     }
 
     #[doc(hidden)]
@@ -55,18 +58,81 @@ impl MessagePort {
     }
 }
 
-impl Receiver {
-    /// Waits a moment for a message, as a wait begins.
+impl<'p> Message<'p> {
+    /// Whether nothing but room in the ring goes back when it is dropped.
     #[doc(hidden)]
-    pub fn sees_soon(&self) -> bool {
-        self.glance()
+    #[inline(always)]
+    pub fn is_in_place(&self) -> bool {
+        self.parts().is_some()
     }
 
-    /// The next message, if it is there, and as most are.
+    /// Whether [`let_go_at_once`](Self::let_go_at_once) is enough: it is as most are, and the oldest that is held.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn may_go_at_once(&self) -> bool {
+        self.parts().is_some_and(|(from, _)| self.receiver().queue().first().is_oldest(from))
+    }
+
+    /// As its drop, but calls nothing. If it gives a receiver, that must [give room back](Receiver::give_back_at_once).
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn let_go_at_once(self) -> Option<&'p Receiver> {
+        let message = ManuallyDrop::new(self);
+        let (from, to) = message.parts()?;
+        let receiver = message.receiver();
+        receiver.queue().first().release_oldest(to);
+        receiver.must_give_back(from).then_some(receiver)
+    }
+}
+
+impl Receiver {
+    /// False if the poster must still be [told](Self::tell_of_room).
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn give_back_at_once(&self) -> bool {
+        self.queue().first().give_back();
+        self.hold().need_not_notify(&self.hold().endpoint.peer().room_wake)
+    }
+
+    #[doc(hidden)]
+    #[cold]
+    #[inline(never)]
+    pub fn tell_of_room(&self) {
+        self.notify_of_room();
+    }
+
+    /// Whether [`recv_at_once`](Self::recv_at_once) should be tried again: after a moment's waiting, if the caller `waits`.
+    #[doc(hidden)]
+    pub fn sees_soon(&self, waits: bool) -> bool {
+        if self.queue().first().is_empty() { waits && self.glance() } else { self.clears_the_way() }
+    }
+
+    /// Whether `recv_at_once` takes the next message if it is tried again, now that the end of a lap or a length that is
+    /// not usual was dealt with.
+    #[doc(hidden)]
+    #[inline(never)]
+    pub fn clears_the_way(&self) -> bool {
+        self.hold().endpoint.may_receive()
+            && matches!(self.queue().first().peek(), Found::Record(record) if record.rare == Rare::NOTHING)
+    }
+
+    /// Whether [`recv_at_once`](Self::recv_at_once) may be called.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn may_recv_at_once(&self) -> bool {
+        self.hold().endpoint.may_receive() && self.hold().waits.has_succeeded_for_long()
+    }
+
+    /// The next message, if it is there, and as most are; calls nothing.
     #[doc(hidden)]
     #[inline(always)]
     pub fn recv_at_once(&self) -> Option<Message<'_>> {
-        self.peek_in_place().map(|record| self.hand_out_in_place(record))
+        if self.hold().endpoint.trust() != Trust::Trusted {
+            return None;
+        }
+        let record = self.queue().first().peek_usual()?;
+        self.queue().first().take(record.to);
+        Some(Message::in_place(self, record))
     }
 
     #[doc(hidden)]
@@ -108,6 +174,17 @@ impl Sender {
             && hold.waits.has_succeeded_for_long()
             && !is_due;
         if is_done { AtOnce::Posted } else { AtOnce::Published { last } }
+    }
+
+    /// As [`post_at_once`](Self::post_at_once), where a lap begins, or room was given back. `None`: not posted.
+    #[doc(hidden)]
+    pub fn post_next(&self, bytes: &[u8]) -> Option<Result<(), PostError>> {
+        if !self.is_ready() || self.batching.get() {
+            return None;
+        }
+        let next = self.queue().first().reserve(bytes.len() as u64).ok()?;
+        self.queue().first().memory().place(&next).write(bytes);
+        Some(self.publish_next(next, bytes.len(), UNTAGGED))
     }
 
     /// The rest of a post of which [`post_at_once`](Self::post_at_once) has done the most.

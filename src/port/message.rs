@@ -194,26 +194,14 @@ impl<'p> Message<'p> {
         self.receiver
     }
 
+    /// Where it starts and ends in the first ring, if it has nothing else.
+    #[inline(always)]
+    pub(super) fn parts(&self) -> Option<(u64, u64)> {
+        self.aside.is_none().then_some((self.from, self.to))
+    }
+
     pub(super) fn parcel(&self) -> Option<&Parcel> {
         self.aside.as_ref()?.parcel.as_ref()
-    }
-
-    /// For bindings: whether nothing but room in the ring goes back when it is dropped.
-    #[doc(hidden)]
-    #[inline(always)]
-    pub fn is_in_place(&self) -> bool {
-        self.aside.is_none()
-    }
-
-    /// For bindings: as its drop, but not by way of memory where it is as most are.
-    #[doc(hidden)]
-    #[inline(always)]
-    pub fn let_go(self) {
-        let message = ManuallyDrop::new(self);
-        match &*message.aside {
-            None => message.receiver.release(message.from, message.to),
-            Some(_) => drop(ManuallyDrop::into_inner(message)),
-        }
     }
 
     /// Bytes that it takes in its queue.

@@ -267,13 +267,18 @@ impl Receiver {
     /// Gives a message's room in the first ring back, now or with a later one.
     #[inline(always)]
     pub(super) fn release(&self, from: u64, to: u64) {
-        let ring = self.queue.first();
-        ring.release(from, to);
-        if self.is_original()
-            && (ring.owed() >= ring.batch() || !self.draining.get() && self.may_be_missed(from))
-        {
+        self.queue.first().release(from, to);
+        if self.must_give_back(from) {
             self.give_back();
         }
+    }
+
+    /// Whether room goes back now that a message was let go which starts at `from`.
+    #[inline(always)]
+    pub(super) fn must_give_back(&self, from: u64) -> bool {
+        let ring = self.queue.first();
+        self.is_original()
+            && (ring.owed() >= ring.batch() || !self.draining.get() && self.may_be_missed(from))
     }
 
     /// Whether the poster may come to need room before more is given back than a message that starts at `from`.

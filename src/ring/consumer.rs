@@ -20,6 +20,12 @@ const CACHE_LINE: u64 = 64;
 /// In place of the room of a record that no poster makes so long: more than any ring has.
 const TOO_LONG: u64 = 1 << 62;
 
+/// What the room of a record depends on: its payload and gap.
+#[inline(always)]
+fn shape(payload_len: u32, detail: u64) -> u64 {
+    u64::from(payload_len) | gap_of(detail) << 32
+}
+
 /// A published record, found and checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
@@ -171,6 +177,19 @@ impl<M: Memory> Consumer<M> {
         (to <= self.limit.get()).then(|| self.record(from, to, len, detail))
     }
 
+    /// As [`peek_plain`](Self::peek_plain), if it has the usual length, too; calls nothing.
+    #[inline(always)]
+    pub(crate) fn peek_usual(&self) -> Option<Record> {
+        let from = self.read.get();
+        // PUBLISH: as in `peek`.
+        let len = plain_len(self.memory.word(from).load(Ordering::Acquire))?;
+        let detail = self.detail(from);
+        let (usual, room) = self.usual.get();
+        let to = from + room;
+        let is_usual = shape(len, detail) == usual && to <= self.limit.get();
+        is_usual.then(|| self.record(from, to, len, detail))
+    }
+
     /// The next record, if one is published. Takes nothing but the rest of a lap before it.
     #[inline(always)]
     pub(crate) fn peek(&self) -> Found {
@@ -222,6 +241,18 @@ impl<M: Memory> Consumer<M> {
         if self.has_early.get() {
             self.collect_early();
         }
+    }
+
+    /// Whether [`release_oldest`](Self::release_oldest) is enough to let a record go.
+    #[inline(always)]
+    pub(crate) fn is_oldest(&self, from: u64) -> bool {
+        self.held.get() == from && !self.has_early.get()
+    }
+
+    /// As [`release`](Self::release), which calls nothing.
+    #[inline(always)]
+    pub(crate) fn release_oldest(&self, to: u64) {
+        self.held.set(to);
     }
 
     /// Whether the next record is not published yet.
@@ -328,7 +359,7 @@ impl<M: Memory> Consumer<M> {
     #[inline(always)]
     fn room(&self, payload_len: u32, detail: u64) -> u64 {
         let (usual, room) = self.usual.get();
-        let found = u64::from(payload_len) | gap_of(detail) << 32;
+        let found = shape(payload_len, detail);
         if found == usual { room } else { self.unusual(found) }
     }
 
