@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use zeroport::{Closer, Drain, Loan, Message, MessagePort, PeerState, Receiver, RecvError, Sender};
+use zeroport::{
+    Closer, Drain, Loan, Message, MessagePort, PeerState, Receiver, RecvError, Sender, Usual,
+};
 
 use crate::bias;
 use crate::held::Held;
@@ -81,6 +83,22 @@ impl Whose {
             Self::Sends(_) => Err(Status::Half.into()),
             Self::In(_) => Err(Status::Member.into()),
             Self::Away => Err(Status::Internal.into()),
+        }
+    }
+}
+
+/// Waits a moment for what a port receives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Soon<'p>(&'p Whose);
+
+impl Soon<'_> {
+    /// As [`Receiver::sees_soon`].
+    #[inline(never)]
+    pub(crate) fn sees(self, waits: bool) -> bool {
+        match self.0 {
+            Whose::Ours(port) => port.sees_soon(waits),
+            Whose::Receives(half) => half.sees_soon(waits),
+            _ => false,
         }
     }
 }
@@ -203,25 +221,15 @@ impl Port {
         self.whose.receiver()
     }
 
-    /// As [`receiving`](Self::receiving), of what receives for itself.
+    /// As [`receiving`](Self::receiving), where messages may be taken as most are.
     #[inline(always)]
-    pub(crate) fn receiving_at_once(&mut self) -> Option<(&Receiver, &mut Held)> {
+    pub(crate) fn receiving_at_once(&mut self) -> Option<(Usual<'_>, Soon<'_>, &mut Held)> {
         let receiver = match &self.whose {
             Whose::Ours(port) => port.as_receiver(),
             Whose::Receives(half) => half,
             _ => return None,
         };
-        Some((receiver, &mut self.held))
-    }
-
-    /// As [`Receiver::sees_soon`].
-    #[inline(never)]
-    pub(crate) fn sees_soon(&self, waits: bool) -> bool {
-        match &self.whose {
-            Whose::Ours(port) => port.sees_soon(waits),
-            Whose::Receives(half) => half.sees_soon(waits),
-            _ => false,
-        }
+        Some((receiver.usual()?, Soon(&self.whose), &mut self.held))
     }
 
     /// What receives, and where to keep what it does.

@@ -106,23 +106,23 @@ unsafe fn receive_at_once(port: CPort, message: *mut CMessage, waits: bool) -> b
     // SAFETY: A1.
     let Ok(place) = (unsafe { place(message) }) else { return false };
     let Some((visited, bias)) = PORTS.enter_at_once(port.id) else { return false };
-    let may_receive = visited
-        .receiving_at_once()
-        .is_some_and(|(receiver, held)| held.has_room() && receiver.may_recv_at_once());
-    let mut tries = TRIES;
-    let is_received = may_receive
-        && loop {
-            let Some((receiver, held)) = visited.receiving_at_once() else { break false };
-            if let Some(received) = receiver.recv_at_once() {
-                // SAFETY: A3: it lies beside the port from now on.
-                place.write(unsafe { keep(port.id, received, held, 0) });
-                break true;
+    let is_received = match visited.receiving_at_once() {
+        Some((receiver, soon, held)) if held.has_room() => {
+            let mut tries = TRIES;
+            loop {
+                if let Some(received) = receiver.recv() {
+                    // SAFETY: A3: it lies beside the port from now on.
+                    place.write(unsafe { keep(port.id, received, held, 0) });
+                    break true;
+                }
+                tries -= 1;
+                if tries == 0 || !soon.sees(waits) {
+                    break false;
+                }
             }
-            tries -= 1;
-            if tries == 0 || !visited.sees_soon(waits) {
-                break false;
-            }
-        };
+        }
+        _ => false,
+    };
     bias.leave();
     is_received
 }
@@ -241,16 +241,14 @@ fn receive_some(
     places: &mut [MaybeUninit<CMessage>],
 ) -> usize {
     let receiver = receiver.as_receiver();
+    let Some(usual) = receiver.usual() else { return 0 };
     let mut received = 0;
-    if !receiver.may_recv_at_once() {
-        return received;
-    }
     for place in places {
         if held.make_room().is_err() {
             break;
         }
-        let again = || receiver.clears_the_way().then(|| receiver.recv_at_once()).flatten();
-        let Some(message) = receiver.recv_at_once().or_else(again) else { break };
+        let again = || receiver.clears_the_way().then(|| usual.recv()).flatten();
+        let Some(message) = usual.recv().or_else(again) else { break };
         // SAFETY: A3: it lies beside the port from now on.
         place.write(unsafe { keep(port, message, held, 0) });
         received += 1;

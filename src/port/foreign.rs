@@ -85,6 +85,23 @@ impl<'p> Message<'p> {
     }
 }
 
+/// A receiver on which messages come as most do: a trusted one, in use for some time, and open when that was looked at.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Usual<'p>(&'p Receiver);
+
+impl<'p> Usual<'p> {
+    /// The next message, if it is there, and as most are; calls nothing.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn recv(self) -> Option<Message<'p>> {
+        let ring = self.0.queue().first();
+        let record = ring.peek_usual()?;
+        ring.take(record.to);
+        Some(Message::in_place(self.0, record))
+    }
+}
+
 impl Receiver {
     /// False if the poster must still be [told](Self::tell_of_room).
     #[doc(hidden)]
@@ -101,38 +118,30 @@ impl Receiver {
         self.notify_of_room();
     }
 
-    /// Whether [`recv_at_once`](Self::recv_at_once) should be tried again: after a moment's waiting, if the caller `waits`.
+    /// If messages may be taken from it as most are.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn usual(&self) -> Option<Usual<'_>> {
+        let hold = self.hold();
+        let is_usual = hold.endpoint.may_receive()
+            && hold.endpoint.trust() == Trust::Trusted
+            && hold.waits.has_succeeded_for_long();
+        is_usual.then_some(Usual(self))
+    }
+
+    /// Whether [`Usual::recv`] should be tried again: after a moment's waiting, if the caller `waits`.
     #[doc(hidden)]
     pub fn sees_soon(&self, waits: bool) -> bool {
         if self.queue().first().is_empty() { waits && self.glance() } else { self.clears_the_way() }
     }
 
-    /// Whether `recv_at_once` takes the next message if it is tried again, now that the end of a lap or a length that is
+    /// Whether [`Usual::recv`] takes the next message if it is tried again, now that the end of a lap or a length that is
     /// not usual was dealt with.
     #[doc(hidden)]
     #[inline(never)]
     pub fn clears_the_way(&self) -> bool {
         self.hold().endpoint.may_receive()
             && matches!(self.queue().first().peek(), Found::Record(record) if record.rare == Rare::NOTHING)
-    }
-
-    /// Whether [`recv_at_once`](Self::recv_at_once) may be called.
-    #[doc(hidden)]
-    #[inline(always)]
-    pub fn may_recv_at_once(&self) -> bool {
-        self.hold().endpoint.may_receive() && self.hold().waits.has_succeeded_for_long()
-    }
-
-    /// The next message, if it is there, and as most are; calls nothing.
-    #[doc(hidden)]
-    #[inline(always)]
-    pub fn recv_at_once(&self) -> Option<Message<'_>> {
-        if self.hold().endpoint.trust() != Trust::Trusted {
-            return None;
-        }
-        let record = self.queue().first().peek_usual()?;
-        self.queue().first().take(record.to);
-        Some(Message::in_place(self, record))
     }
 
     #[doc(hidden)]

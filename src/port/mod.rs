@@ -57,9 +57,9 @@ pub use closer::Closer;
 pub use descriptors::PortDescriptors;
 pub use drain::Drain;
 pub use event_loop::EventLoop;
-#[doc(hidden)]
-pub use foreign::AtOnce;
 pub(crate) use foreign::patience;
+#[doc(hidden)]
+pub use foreign::{AtOnce, Usual};
 pub(crate) use headed::Heading;
 pub use listeners::{Listeners, MessageError};
 pub use loan::Loan;
