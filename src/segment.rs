@@ -29,7 +29,7 @@ use crate::layout::{
     Shape, Side, SideWords, VERSION, rkyv_format,
 };
 use crate::memfd;
-use crate::ring::{Memory, Reservation};
+use crate::ring::{self, Cursor, Memory, Reservation};
 
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
@@ -287,7 +287,9 @@ impl<'a> Place<'a> {
 }
 
 /// A payload of fewer bytes is written without a call.
-pub(crate) const FEW: usize = 128;
+pub(crate) const FEW: usize = ring::FEW as usize;
+
+const _: () = assert!(ring::FEW <= Cursor::new(MIN_CAPACITY).max_payload(), "as it says");
 
 /// Tells channels apart, wherever their ends have been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -369,7 +371,7 @@ impl Region {
     #[inline(always)]
     pub(crate) fn place(&self, reservation: &Reservation) -> Place<'_> {
         let (offset, len) = (reservation.payload_offset(), reservation.payload_len());
-        let fits = offset.checked_add(len).is_some_and(|end| end <= self.capacity);
+        let fits = len <= self.capacity.saturating_sub(offset);
         let start = self.data.wrapping_add(offset as usize);
         Place { start, len: if fits { len as usize } else { 0 }, _memory: PhantomData }
     }

@@ -156,6 +156,15 @@ impl Held {
         self.find(number)?.message.as_ref().ok_or_else(|| Status::Internal.into())
     }
 
+    /// As [`release_at_once`](Self::release_at_once), in the first place.
+    #[inline(always)]
+    pub(crate) fn release_first(&mut self, number: u64) -> Released {
+        match split(number) {
+            (0, had) => self.first.release_at_once(had),
+            _ => Released::No,
+        }
+    }
+
     /// As [`Place::release_at_once`].
     #[inline(always)]
     pub(crate) fn release_at_once(&mut self, number: u64) -> Released {

@@ -64,10 +64,10 @@ pub(crate) struct Port {
 #[repr(u8)] // so that one comparison tells
 enum Whose {
     Ours(MessagePort),
-    /// The half that receives.
-    Receives(Receiver),
     /// The half that posts.
     Sends(Sender),
+    /// The half that receives.
+    Receives(Receiver),
     /// A set or a loop has it.
     In(Membership),
     /// It is being given away, split or joined.

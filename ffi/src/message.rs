@@ -6,14 +6,14 @@ use std::ptr;
 
 use zeroport::{Message, MessagePort, Receiver, SealedBuffer, TakeError};
 
-use crate::bias::Bias;
 use crate::boundary::{call, items, items_mut, place, places};
 use crate::buffer::{self, CBuffer};
 use crate::held::{Held, Released};
-use crate::holding::{self, PORTS};
+use crate::holding::{self, Ending, PORTS, Port};
 use crate::member;
 use crate::port::CPort;
 use crate::status::{Failure, Status};
+use crate::table::Place;
 
 /// `zp_message`: what was received. Only `opaque` is ever believed.
 #[repr(C)]
@@ -201,24 +201,52 @@ fn take_all<T>(count: usize, take: impl Fn() -> Result<Option<T>, TakeError>) ->
 /// A1: `message` is null or was received.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn zp_message_release(message: *mut CMessage) -> Status {
-    // The usual case, as short as can be; a panic, of which there is none, would end the process here (A5).
-    //
+    // SAFETY: A1, passed on.
+    if unsafe { release_at_once(message, Held::release_first) } {
+        return Status::Ok;
+    }
+    // SAFETY: A1, passed on.
+    unsafe { release_other(message) }
+}
+
+/// The usual case, as short as can be; a panic, of which there is none, would end the process here (A5).
+///
+/// # Safety
+///
+/// As [`zp_message_release`].
+#[inline(always)]
+unsafe fn release_at_once(
+    message: *mut CMessage,
+    release: impl FnOnce(&mut Held, u64) -> Released,
+) -> bool {
     // SAFETY: A1: it is the caller's, and was received or filled with zeros.
-    if let Ok([from, number]) = unsafe { opaque(message) }
-        && let Some((visited, bias)) = PORTS.enter_at_once(from)
-    {
-        let released = visited.held.release_at_once(number);
-        if let Released::No = released {
-            bias.leave();
-        } else {
-            // SAFETY: A1.
-            unsafe { message.write(CMessage::NONE) };
-            if let Released::Owing(receiver) = released {
-                return give_back(receiver, bias);
-            }
-            bias.leave();
-            return Status::Ok;
-        }
+    let Ok([from, number]) = (unsafe { opaque(message) }) else { return false };
+    let Some((visited, inside)) = PORTS.enter_at_once(from) else { return false };
+    let released = release(&mut visited.held, number);
+    if let Released::No = released {
+        inside.leave();
+        return false;
+    }
+    // SAFETY: A1.
+    unsafe { message.write(CMessage::NONE) };
+    match released {
+        Released::Owing(receiver) => give_back(receiver, inside),
+        _ => inside.leave(),
+    }
+    true
+}
+
+/// Of one who holds many.
+///
+/// # Safety
+///
+/// As [`zp_message_release`].
+#[inline(never)]
+#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+unsafe extern "C" fn release_other(message: *mut CMessage) -> Status {
+    // SAFETY: A1, passed on.
+    if unsafe { release_at_once(message, Held::release_at_once) } {
+        return Status::Ok;
     }
     // SAFETY: A1, passed on.
     unsafe { release_slowly(message) }
@@ -226,20 +254,20 @@ pub unsafe extern "C" fn zp_message_release(message: *mut CMessage) -> Status {
 
 /// The rest of a release that gives room back. Apart, because much to do takes registers, which are saved.
 #[inline(never)]
-fn give_back(receiver: &Receiver, bias: &Bias) -> Status {
+#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+extern "C" fn give_back(receiver: &Receiver, inside: &Place<Port, Ending>) {
     if !receiver.give_back_at_once() {
-        return tell(receiver, bias);
+        return tell(receiver, inside);
     }
-    bias.leave();
-    Status::Ok
+    inside.leave();
 }
 
 #[cold]
 #[inline(never)]
-fn tell(receiver: &Receiver, bias: &Bias) -> Status {
+#[allow(improper_ctypes_definitions)] // as above
+extern "C" fn tell(receiver: &Receiver, inside: &Place<Port, Ending>) {
     receiver.tell_of_room();
-    bias.leave();
-    Status::Ok
+    inside.leave();
 }
 
 /// # Safety
@@ -247,7 +275,8 @@ fn tell(receiver: &Receiver, bias: &Bias) -> Status {
 /// As [`zp_message_release`].
 #[cold]
 #[inline(never)]
-unsafe fn release_slowly(message: *mut CMessage) -> Status {
+#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+unsafe extern "C" fn release_slowly(message: *mut CMessage) -> Status {
     call(|| {
         // SAFETY: A1: it is the caller's, and was received or filled with zeros.
         let [from, number] = unsafe { opaque(message) }?;

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use zeroport::{AtOnce, Sender, TransferError, TransferList, Transferable};
 
-use crate::bias::Bias;
 use crate::boundary::{call, item, items, place, told};
 use crate::buffer::{BUFFERS, Bytes};
 use crate::holding::{Ending, PORTS, Port};
 use crate::options::milliseconds;
 use crate::port::CPort;
 use crate::status::{Failure, Status};
-use crate::table::{Gone, Visit};
+use crate::table::{Gone, Place, Visit};
 
 /// `zp_item`: the handle of a port or a buffer that goes with a message.
 #[repr(C)]
@@ -111,7 +110,8 @@ unsafe fn post(port: CPort, data: *const c_void, len: usize, timeout: Option<Dur
 ///
 /// As [`zp_port_post`].
 #[inline(never)]
-unsafe fn post_longer(
+#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+unsafe extern "C" fn post_longer(
     port: CPort,
     data: *const c_void,
     len: usize,
@@ -135,7 +135,7 @@ unsafe fn post_usually(
 ) -> Status {
     if !data.is_null()
         && isize::try_from(len).is_ok()
-        && let Some((visited, bias)) = PORTS.enter_at_once(port.id)
+        && let Some((visited, inside)) = PORTS.enter_at_once(port.id)
     {
         // SAFETY: A1; it is not null, and not larger than any memory.
         let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
@@ -144,9 +144,11 @@ unsafe fn post_usually(
             Err(_) => AtOnce::NotPosted,
         };
         if let AtOnce::Published { last } = posted {
-            return finish(visited, bias, last);
+            return finish(visited, inside, last);
         }
-        bias.leave();
+        // One register less to be kept than for what was passed.
+        let port = CPort { id: inside.id() };
+        inside.leave();
         return match posted {
             AtOnce::Posted => Status::Ok,
             // SAFETY: A1, passed on.
@@ -160,9 +162,10 @@ unsafe fn post_usually(
 /// The rest of a post in the usual case, where there is more to do than usual.
 #[cold]
 #[inline(never)]
-fn finish(visited: &Port, bias: &Bias, last: u64) -> Status {
+#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+extern "C" fn finish(visited: &Port, inside: &Place<Port, Ending>, last: u64) -> Status {
     let finished = visited.sender().and_then(|sender| Ok(sender.finish_post(last)?));
-    bias.leave();
+    inside.leave();
     finished.map_or_else(told, |()| Status::Ok)
 }
 
@@ -172,17 +175,18 @@ fn finish(visited: &Port, bias: &Bias, last: u64) -> Status {
 ///
 /// As [`zp_port_post`]; `data` is not null.
 #[inline(never)]
-unsafe fn post_next(
+#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+unsafe extern "C" fn post_next(
     port: CPort,
     data: *const c_void,
     len: usize,
     timeout: Option<Duration>,
 ) -> Status {
-    if let Some((visited, bias)) = PORTS.enter_at_once(port.id) {
+    if let Some((visited, inside)) = PORTS.enter_at_once(port.id) {
         // SAFETY: A1; it is not null, and not larger than any memory.
         let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
         let posted = visited.sender().ok().and_then(|sender| sender.post_next(bytes));
-        bias.leave();
+        inside.leave();
         if let Some(posted) = posted {
             return posted.map_or_else(|error| told(error.into()), |()| Status::Ok);
         }
@@ -196,7 +200,8 @@ unsafe fn post_next(
 /// As [`zp_port_post`].
 #[cold]
 #[inline(never)]
-unsafe fn post_slowly(
+#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+unsafe extern "C" fn post_slowly(
     port: CPort,
     data: *const c_void,
     len: usize,

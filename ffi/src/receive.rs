@@ -77,7 +77,8 @@ unsafe fn receive(
 /// As [`zp_port_recv`].
 #[cold]
 #[inline(never)]
-unsafe fn receive_slowly(
+#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+unsafe extern "C" fn receive_slowly(
     port: CPort,
     message: *mut CMessage,
     how: impl for<'p> FnOnce(Receiving<'p>) -> Result<Message<'p>, RecvError>,
@@ -105,7 +106,7 @@ unsafe fn receive_slowly(
 unsafe fn receive_at_once(port: CPort, message: *mut CMessage, waits: bool) -> bool {
     // SAFETY: A1.
     let Ok(place) = (unsafe { place(message) }) else { return false };
-    let Some((visited, bias)) = PORTS.enter_at_once(port.id) else { return false };
+    let Some((visited, inside)) = PORTS.enter_at_once(port.id) else { return false };
     let is_received = match visited.receiving_at_once() {
         Some((receiver, soon, held)) if held.has_room() => {
             let mut tries = TRIES;
@@ -123,7 +124,7 @@ unsafe fn receive_at_once(port: CPort, message: *mut CMessage, waits: bool) -> b
         }
         _ => false,
     };
-    bias.leave();
+    inside.leave();
     is_received
 }
 

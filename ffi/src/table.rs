@@ -68,7 +68,7 @@ struct Lettings {
 /// Alone in its cache lines: threads that use different things do not slow one another down.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Place<T, O> {
+pub(crate) struct Place<T, O> {
     /// The handle that leads here, or its generation and why it does not; 0 before the first tenant.
     word: AtomicU64,
     /// The thread that may enter without making the place busy.
@@ -176,16 +176,19 @@ impl<T: 'static, O: 'static> Table<T, O> {
         Ok(Visit { table: self, place, id, as_owner })
     }
 
-    /// As [`enter`](Self::enter), for the owner of the place only, who must [leave](Bias::leave) it. A panic before that must
+    /// As [`enter`](Self::enter), for the owner of the place only, who must [leave](Place::leave) it. A panic before that must
     /// end the process (A5): nobody would be let in any more.
     #[allow(clippy::mut_from_ref)] // A4: this thread has it alone
     #[inline(always)]
-    pub(crate) fn enter_at_once(&'static self, id: u64) -> Option<(&'static mut T, &'static Bias)> {
+    pub(crate) fn enter_at_once(
+        &'static self,
+        id: u64,
+    ) -> Option<(&'static mut T, &'static Place<T, O>)> {
         let place = self.place(id).filter(|place| place.enter_as_owner(id))?;
         // SAFETY: A4: this thread has it alone.
         let mut tenant = unsafe { *place.tenant.get() };
         // SAFETY: it comes from a box, and stays until the place is left.
-        Some((unsafe { tenant.as_mut() }, &place.bias))
+        Some((unsafe { tenant.as_mut() }, place))
     }
 
     /// Makes a place busy.
@@ -261,6 +264,19 @@ impl<T, O> Place<T, O> {
             self.bias.leave();
         }
         is_here
+    }
+
+    /// For the owner, who is inside: the handle that leads here.
+    #[inline(always)]
+    pub(crate) fn id(&self) -> u64 {
+        // Relaxed: as in `enter_as_owner`.
+        self.word.load(Ordering::Relaxed)
+    }
+
+    /// For the owner, who is inside.
+    #[inline(always)]
+    pub(crate) fn leave(&self) {
+        self.bias.leave();
     }
 
     /// For the owner, who is inside: another thread may find that out at this moment, and then goes.

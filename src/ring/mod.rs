@@ -51,6 +51,9 @@ pub(crate) use producer::{Content, Producer, Refusal, Reservation};
 
 use crate::sync::AtomicU64;
 
+/// Fewer bytes are a payload for which every ring of a channel is long enough.
+pub(crate) const FEW: u64 = 128;
+
 /// Where a ring lives: its header words and its `released` word.
 ///
 /// The capacity is a power of two and never changes; `word(offset)` is the same atomic for the same

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::{Cursor, Memory};
+use super::{Cursor, FEW, Memory};
 use crate::record::{
     HEADER_LEN, MAX_GAP, detail, filler_head, link_head, message_head, record_len,
 };
@@ -217,7 +217,7 @@ impl<M: Memory> Producer<M> {
     pub(crate) fn reserve_here(&self, payload_len: u64) -> Option<Reservation> {
         let next = self.next.get();
         let fits = self.skip.get() == 0
-            && payload_len <= self.cursor.max_payload()
+            && (payload_len < FEW || payload_len <= self.cursor.max_payload())
             && next + record_len(payload_len) + self.gap.get() <= self.limit.get();
         fits.then(|| self.reservation(next, payload_len))
     }
