@@ -43,7 +43,6 @@ use super::{Closer, Drain, Loan, Message, PeerState, Receiver, Sender, Trust, Wa
 /// A post on a channel that has ended says [`PostError::Closed`]. A message that is posted while the
 /// other end closes is lost with the channel; there is no receipt but a reply.
 #[derive(Debug)]
-#[repr(C)] // a binding then finds what posts in the same place, whether or not the port was split
 pub struct MessagePort {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,

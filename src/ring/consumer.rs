@@ -170,9 +170,7 @@ impl<M: Memory> Consumer<M> {
     #[inline(always)]
     pub(crate) fn peek_plain(&self) -> Option<Record> {
         let from = self.read.get();
-        // PUBLISH: as in `peek`.
-        let len = plain_len(self.memory.word(from).load(Ordering::Acquire))?;
-        let detail = self.detail(from);
+        let (len, detail) = self.plain(from)?;
         let to = from + self.room(len, detail);
         (to <= self.limit.get()).then(|| self.record(from, to, len, detail))
     }
@@ -181,13 +179,18 @@ impl<M: Memory> Consumer<M> {
     #[inline(always)]
     pub(crate) fn peek_usual(&self) -> Option<Record> {
         let from = self.read.get();
-        // PUBLISH: as in `peek`.
-        let len = plain_len(self.memory.word(from).load(Ordering::Acquire))?;
-        let detail = self.detail(from);
+        let (len, detail) = self.plain(from)?;
         let (usual, room) = self.usual.get();
         let to = from + room;
         let is_usual = shape(len, detail) == usual && to <= self.limit.get();
         is_usual.then(|| self.record(from, to, len, detail))
+    }
+
+    #[inline(always)]
+    fn plain(&self, from: u64) -> Option<(u32, u64)> {
+        // PUBLISH: as in `peek`.
+        let len = plain_len(self.memory.word(from).load(Ordering::Acquire))?;
+        Some((len, self.detail(from)))
     }
 
     /// The next record, if one is published. Takes nothing but the rest of a lap before it.

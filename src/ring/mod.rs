@@ -30,7 +30,7 @@
 //!
 //! | store | load | what travels |
 //! |---|---|---|
-//! | `PUBLISH` header word, Release ([`Producer::publish`], `flush`, `link`) | Acquire ([`Consumer::peek`], `peek_plain`, `peek_usual`) | the record, the next zeroed header, and all of a batch |
+//! | `PUBLISH` header word, Release ([`Producer::publish`], `flush`, `link`) | Acquire ([`Consumer::peek`], `plain`) | the record, the next zeroed header, and all of a batch |
 //! | `RELEASE` released position, Release ([`Consumer::give_back`]) | Acquire ([`Producer::refresh`]) | that the reader is done with the bytes |
 //!
 //! # A hostile other side
