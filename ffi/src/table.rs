@@ -100,6 +100,11 @@ impl<T: 'static, O: 'static> Table<T, O> {
         id & KIND == self.kind
     }
 
+    /// Whether a handle of this table could be this one, but for its generation.
+    fn might_give(&self, id: u64) -> bool {
+        ((id ^ self.kind) as u32 as usize) < CHUNKS * CHUNK
+    }
+
     /// Gives something a handle, which is never 0. Drops it if there are too many.
     pub(crate) fn insert(&'static self, tenant: T, outside: O) -> Result<u64, Failure> {
         forks::watch()?;
@@ -211,7 +216,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
     #[cold]
     fn refusal(&self, id: u64, found: u64) -> Failure {
         let status = match found & !GENERATION {
-            _ if found & GENERATION != id & GENERATION || !self.is_of(id) => Status::BadHandle,
+            _ if found & GENERATION != id & GENERATION || !self.might_give(id) => Status::BadHandle,
             BUSY => Status::Busy,
             CLOSED => Status::Freed,
             TRANSFERRED => Status::Transferred,
@@ -433,6 +438,10 @@ mod tests {
         let handle = table.insert(7, ()).unwrap();
         let visit = table.enter(handle).unwrap();
         assert_eq!(status(table, handle), Status::Busy);
+        for made_up in [handle ^ 1 << 22, handle ^ 1 << 27, handle ^ 1 << 28, handle ^ STEP] {
+            assert_eq!(status(table, made_up), Status::BadHandle, "{made_up:#x}");
+            assert!(table.at_any_time(made_up, |()| ()).is_err());
+        }
         assert!(table.check(handle).is_ok() && table.at_any_time(handle, |()| ()).is_ok());
         drop(visit);
         assert_eq!(status(table, handle), Status::Ok);

@@ -277,6 +277,11 @@ fn children_servers_and_callers() {
 }
 
 #[test]
+fn what_is_used_often_tells_the_same() {
+    run_suite("tests/often.c", "often");
+}
+
+#[test]
 fn threads_get_in_one_at_a_time() {
     run_suite("tests/threads.c", "threads");
 }
