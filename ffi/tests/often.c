@@ -107,10 +107,14 @@ static void many_are_held(void) {
             release(&held[which]);
             EXPECT(ZP_FREED, zp_message_release(&again));
         }
+        post(one, 4, 4);
+        EXPECT(ZP_OK, zp_port_recv(other.receives, &held[0]));
+        again = held[0];
+        release(&held[0]);
         post(one, 5, 5);
         EXPECT(ZP_OK, zp_port_recv(other.receives, &held[0]));
-        again.opaque[0] = held[0].opaque[0];
-        EXPECT(ZP_FREED, zp_message_release(&again)); /* the place has another one now */
+        EXPECT(ZP_FREED, zp_message_release(&again)); /* this one is in its place */
+        expect(&held[0], 5, 5);
         release(&held[0]);
     }
 }
@@ -157,6 +161,30 @@ static void nothing_comes(void) {
     EXPECT(ZP_BAD_ARGUMENT, zp_message_release(NULL));
 }
 
+/* Whether something lies in memory that processes share. */
+static int is_shared(const void *data) {
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    int found = 0;
+    HOLDS(maps != NULL);
+    while (fgets(line, sizeof line, maps) != NULL) {
+        unsigned long start, end;
+        HOLDS(sscanf(line, "%lx-%lx", &start, &end) == 2);
+        if (start <= (unsigned long)data && (unsigned long)data < end) found = strstr(line, "memfd") != NULL;
+    }
+    fclose(maps);
+    return found;
+}
+
+/* A stranger cannot change what was received. */
+static void where_messages_lie(void) {
+    zp_message message;
+    post(one, 11, 11);
+    EXPECT(ZP_OK, zp_port_recv(other.receives, &message));
+    HOLDS(is_shared(message.data) == (trust_of_both == ZP_TRUST_TRUSTED));
+    release(&message);
+}
+
 /* Each bit of a handle counts. */
 static void handles_that_are_none(void) {
     zp_port posts = one.posts, receives = other.receives;
@@ -200,6 +228,7 @@ static void in_a_fork(void) {
     pid_t child;
     post(one, 8, 8);
     EXPECT(ZP_OK, zp_port_recv(other.receives, &message));
+    post(one, 9, 9); /* which is for the parent */
     child = fork();
     HOLDS(child >= 0);
     if (child == 0) {
@@ -219,6 +248,7 @@ static void in_a_fork(void) {
     HOLDS(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 7);
     expect(&message, 8, 8);
     release(&message);
+    receive(other, 9, 9);
     go_to_and_fro(100);
 }
 
@@ -238,8 +268,23 @@ static void the_end(void) {
     close_end(other);
 }
 
+/* What is not read yet is not read any more. */
+static void shut_down(void) {
+    zp_message message;
+    post(one, 12, 12);
+    EXPECT(ZP_OK, zp_port_shutdown(other.receives));
+    EXPECT(ZP_CLOSED, zp_port_recv(other.receives, &message));
+    EXPECT(ZP_CLOSED, zp_port_post(other.posts, "x", 1));
+    EXPECT(ZP_CLOSED, zp_port_recv(one.receives, &message));
+    close_end(one);
+    close_end(other);
+}
+
 static void all_of_it(uint32_t trust, int in_halves) {
     open_ends(trust, in_halves);
+    shut_down();
+    open_ends(trust, in_halves);
+    where_messages_lie();
     lengths_that_change();
     many_are_held();
     unusual_messages();
