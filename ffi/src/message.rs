@@ -6,14 +6,14 @@ use std::ptr;
 
 use zeroport::{Message, MessagePort, Receiver, SealedBuffer, TakeError};
 
+use crate::bias::{self, Inside};
 use crate::boundary::{call, items, items_mut, place, places};
 use crate::buffer::{self, CBuffer};
 use crate::held::{Held, Released};
-use crate::holding::{self, Ending, PORTS, Port};
+use crate::holding::{self, PORTS};
 use crate::member;
 use crate::port::CPort;
 use crate::status::{Failure, Status};
-use crate::table::Place;
 
 /// `zp_message`: what was received. Only `opaque` is ever believed.
 #[repr(C)]
@@ -224,14 +224,14 @@ unsafe fn release_at_once(
     let Some((visited, inside)) = PORTS.enter_at_once(from) else { return false };
     let released = release(&mut visited.held, number);
     if let Released::No = released {
-        inside.leave();
+        bias::leave(inside);
         return false;
     }
     // SAFETY: A1.
     unsafe { message.write(CMessage::NONE) };
     match released {
         Released::Owing(receiver) => give_back(receiver, inside),
-        _ => inside.leave(),
+        _ => bias::leave(inside),
     }
     true
 }
@@ -255,19 +255,19 @@ unsafe extern "C" fn release_other(message: *mut CMessage) -> Status {
 /// The rest of a release that gives room back. Apart, because much to do takes registers, which are saved.
 #[inline(never)]
 #[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
-extern "C" fn give_back(receiver: &Receiver, inside: &Place<Port, Ending>) {
+extern "C" fn give_back(receiver: &Receiver, inside: &Inside) {
     if !receiver.give_back_at_once() {
         return tell(receiver, inside);
     }
-    inside.leave();
+    bias::leave(inside);
 }
 
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions)] // as above
-extern "C" fn tell(receiver: &Receiver, inside: &Place<Port, Ending>) {
+extern "C" fn tell(receiver: &Receiver, inside: &Inside) {
     receiver.tell_of_room();
-    inside.leave();
+    bias::leave(inside);
 }
 
 /// # Safety

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use zeroport::{AtOnce, Sender, TransferError, TransferList, Transferable};
 
+use crate::bias::{self, Inside};
 use crate::boundary::{call, item, items, place, told};
 use crate::buffer::{BUFFERS, Bytes};
 use crate::holding::{Ending, PORTS, Port};
 use crate::options::milliseconds;
 use crate::port::CPort;
 use crate::status::{Failure, Status};
-use crate::table::{Gone, Place, Visit};
+use crate::table::{Gone, Visit};
 
 /// `zp_item`: the handle of a port or a buffer that goes with a message.
 #[repr(C)]
@@ -146,9 +147,7 @@ unsafe fn post_usually(
         if let AtOnce::Published { last } = posted {
             return finish(visited, inside, last);
         }
-        // One register less to be kept than for what was passed.
-        let port = CPort { id: inside.id() };
-        inside.leave();
+        bias::leave(inside);
         return match posted {
             AtOnce::Posted => Status::Ok,
             // SAFETY: A1, passed on.
@@ -163,9 +162,9 @@ unsafe fn post_usually(
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
-extern "C" fn finish(visited: &Port, inside: &Place<Port, Ending>, last: u64) -> Status {
+extern "C" fn finish(visited: &Port, inside: &Inside, last: u64) -> Status {
     let finished = visited.sender().and_then(|sender| Ok(sender.finish_post(last)?));
-    inside.leave();
+    bias::leave(inside);
     finished.map_or_else(told, |()| Status::Ok)
 }
 
@@ -186,7 +185,7 @@ unsafe extern "C" fn post_next(
         // SAFETY: A1; it is not null, and not larger than any memory.
         let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
         let posted = visited.sender().ok().and_then(|sender| sender.post_next(bytes));
-        inside.leave();
+        bias::leave(inside);
         if let Some(posted) = posted {
             return posted.map_or_else(|error| told(error.into()), |()| Status::Ok);
         }

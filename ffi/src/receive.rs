@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 
 use zeroport::{Message, RecvError};
 
+use crate::bias;
 use crate::boundary::{call, place, places};
 use crate::held::Held;
 use crate::holding::{PORTS, Receiving};
@@ -124,7 +125,7 @@ unsafe fn receive_at_once(port: CPort, message: *mut CMessage, waits: bool) -> b
         }
         _ => false,
     };
-    inside.leave();
+    bias::leave(inside);
     is_received
 }
 

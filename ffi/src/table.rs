@@ -19,7 +19,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::bias::Bias;
+use crate::bias::{self, Bias, Inside};
 use crate::forks;
 use crate::status::{Failure, Status};
 
@@ -68,7 +68,7 @@ struct Lettings {
 /// Alone in its cache lines: threads that use different things do not slow one another down.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(crate) struct Place<T, O> {
+struct Place<T, O> {
     /// The handle that leads here, or its generation and why it does not; 0 before the first tenant.
     word: AtomicU64,
     /// The thread that may enter without making the place busy.
@@ -174,26 +174,27 @@ impl<T: 'static, O: 'static> Table<T, O> {
     #[inline(always)]
     pub(crate) fn enter_to_give_back(&'static self, id: u64) -> Result<Visit<T, O>, Failure> {
         let place = self.place(id).ok_or(Status::BadHandle)?;
-        let as_owner = place.enter_as_owner(id);
-        if !as_owner {
+        let inside = place.bias.enter().and_then(|inside| place.if_here(id, inside));
+        if inside.is_none() {
             self.enter_busily(place, id)?;
         }
-        Ok(Visit { table: self, place, id, as_owner })
+        Ok(Visit { table: self, place, id, inside })
     }
 
-    /// As [`enter`](Self::enter), for the owner of the place only, who must [leave](Place::leave) it. A panic before that must
+    /// As [`enter`](Self::enter), for the owner of the place only, who is in no other one, and must [leave](bias::leave) it. A panic before that must
     /// end the process (A5): nobody would be let in any more.
     #[allow(clippy::mut_from_ref)] // A4: this thread has it alone
     #[inline(always)]
     pub(crate) fn enter_at_once(
         &'static self,
         id: u64,
-    ) -> Option<(&'static mut T, &'static Place<T, O>)> {
-        let place = self.place(id).filter(|place| place.enter_as_owner(id))?;
+    ) -> Option<(&'static mut T, &'static Inside)> {
+        let place = self.place(id)?;
+        let inside = place.bias.enter_alone().and_then(|inside| place.if_here(id, inside))?;
         // SAFETY: A4: this thread has it alone.
         let mut tenant = unsafe { *place.tenant.get() };
         // SAFETY: it comes from a box, and stays until the place is left.
-        Some((unsafe { tenant.as_mut() }, place))
+        Some((unsafe { tenant.as_mut() }, inside))
     }
 
     /// Makes a place busy.
@@ -257,31 +258,15 @@ impl<T, O> Place<T, O> {
         self.forks.load(Ordering::Relaxed) != forks::count()
     }
 
-    /// Enters if this thread owns the place, and the handle leads here.
+    /// What the owner of the place has entered, if the handle leads here.
     #[inline(always)]
-    fn enter_as_owner(&self, id: u64) -> bool {
-        if !self.bias.enter() {
-            return false;
-        }
+    fn if_here(&self, id: u64, inside: &'static Inside) -> Option<&'static Inside> {
         // Relaxed: this thread has made of the tenant what there is of it.
-        let is_here = self.word.load(Ordering::Relaxed) == id;
-        if !is_here {
-            self.bias.leave();
+        if self.word.load(Ordering::Relaxed) == id {
+            return Some(inside);
         }
-        is_here
-    }
-
-    /// For the owner, who is inside: the handle that leads here.
-    #[inline(always)]
-    pub(crate) fn id(&self) -> u64 {
-        // Relaxed: as in `enter_as_owner`.
-        self.word.load(Ordering::Relaxed)
-    }
-
-    /// For the owner, who is inside.
-    #[inline(always)]
-    pub(crate) fn leave(&self) {
-        self.bias.leave();
+        bias::leave(inside);
+        None
     }
 
     /// For the owner, who is inside: another thread may find that out at this moment, and then goes.
@@ -298,7 +283,7 @@ impl<T, O> Place<T, O> {
 fn new_chunk<T, O>() -> *mut Place<T, O> {
     let place = || Place::<T, O> {
         word: AtomicU64::new(0),
-        bias: Bias::default(),
+        bias: Bias::new(),
         tenant: UnsafeCell::new(NonNull::dangling()),
         forks: AtomicU32::new(0),
         outside: Mutex::new(None),
@@ -313,8 +298,8 @@ pub(crate) struct Visit<T: 'static, O: 'static = ()> {
     table: &'static Table<T, O>,
     place: &'static Place<T, O>,
     id: u64,
-    /// Whether this thread owns the place; else it has made it busy.
-    as_owner: bool,
+    /// Where the owner says that it is here; `None`: the place was made busy.
+    inside: Option<&'static Inside>,
 }
 
 impl<T, O> Visit<T, O> {
@@ -324,11 +309,11 @@ impl<T, O> Visit<T, O> {
 
     /// Takes the handle from its tenant, for ever.
     pub(crate) fn leave(self, why: Gone) -> Box<T> {
-        let Self { table, place, id, as_owner } = self;
+        let Self { table, place, id, inside } = self;
         std::mem::forget(self);
-        if as_owner {
+        if let Some(inside) = inside {
             place.make_busy(id);
-            place.bias.leave();
+            bias::leave(inside);
         }
         place.bias.forget();
         *lock(&place.outside) = None;
@@ -373,13 +358,14 @@ impl<T, O> DerefMut for Visit<T, O> {
 impl<T, O> Drop for Visit<T, O> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.as_owner {
-            self.place.bias.leave();
-            return;
+        match self.inside {
+            Some(inside) => bias::leave(inside),
+            None => {
+                self.place.bias.own();
+                // Release: partner of the Acquire in `enter_busily`.
+                self.place.word.store(self.id, Ordering::Release);
+            }
         }
-        self.place.bias.own();
-        // Release: partner of the Acquire in `enter_busily`.
-        self.place.word.store(self.id, Ordering::Release);
     }
 }
 
@@ -398,7 +384,6 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::bias;
 
     const STEP: u64 = 1 << 32;
 
@@ -461,7 +446,7 @@ mod tests {
             let before = *visit;
             std::hint::black_box(&mut visit);
             *visit = before + 1;
-            Some(visit.as_owner)
+            Some(visit.inside.is_some())
         };
         let owner = std::thread::spawn(move || {
             let mut entered = 0;
@@ -491,7 +476,7 @@ mod tests {
         let enter = || table.enter(handle).unwrap();
         (0..=bias::STREAK + 1).for_each(|_| drop(enter()));
         let inside = enter();
-        assert!(inside.as_owner, "it owns the place");
+        assert!(inside.inside.is_some(), "it owns the place");
         assert_eq!(status(table, handle), Status::Busy, "also for the owner itself");
         let other = std::thread::spawn(move || status(table, handle));
         assert_eq!(other.join().unwrap(), Status::Busy);
