@@ -415,7 +415,7 @@ pub use named::{
 pub use payload::{EncodeError, EncodeWriter, Encoder, Postable, Readable};
 #[cfg(not(loom))]
 #[doc(hidden)]
-pub use port::{AtOnce, Usual};
+pub use port::{AtOnce, LetGo, Usual};
 #[cfg(not(loom))]
 pub use port::{
     ChannelOptions, Closer, Drain, Event, EventLoop, Events, InsertError, InsertRefusal,

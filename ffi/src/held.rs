@@ -3,7 +3,7 @@
 //! A number is a place, and how many messages the place has had: so a number that was released is known as such.
 #![allow(unsafe_code)]
 
-use zeroport::{Message, Receiver};
+use zeroport::{LetGo, Message};
 
 use crate::status::{Failure, Status};
 
@@ -36,14 +36,6 @@ struct Place {
     next_free: u32,
 }
 
-/// What came of a message that was to be let go at once.
-pub(crate) enum Released {
-    Yes,
-    /// The receiver must still [give room back](Receiver::give_back_at_once).
-    Owing(&'static Receiver),
-    No,
-}
-
 impl Place {
     const fn new() -> Self {
         Self { message: None, member: 0, had: 0, next_free: NONE }
@@ -61,14 +53,8 @@ impl Place {
 
     /// Lets the message go that the place has, if it is the one with this number, and one as most are; calls nothing.
     #[inline(always)]
-    fn release_at_once(&mut self, had: u64) -> Released {
-        if self.had != had {
-            return Released::No;
-        }
-        let Some(message) = self.message.take_if(|message| message.may_go_at_once()) else {
-            return Released::No;
-        };
-        message.let_go_at_once().map_or(Released::Yes, Released::Owing)
+    fn release_at_once(&mut self, had: u64) -> LetGo<'static> {
+        if self.had == had { Message::let_go_at_once(&mut self.message) } else { LetGo::No }
     }
 }
 
@@ -158,21 +144,21 @@ impl Held {
 
     /// As [`release_at_once`](Self::release_at_once), in the first place.
     #[inline(always)]
-    pub(crate) fn release_first(&mut self, number: u64) -> Released {
+    pub(crate) fn release_first(&mut self, number: u64) -> LetGo<'static> {
         match split(number) {
             (0, had) => self.first.release_at_once(had),
-            _ => Released::No,
+            _ => LetGo::No,
         }
     }
 
     /// As [`Place::release_at_once`].
     #[inline(always)]
-    pub(crate) fn release_at_once(&mut self, number: u64) -> Released {
+    pub(crate) fn release_at_once(&mut self, number: u64) -> LetGo<'static> {
         let (index, had) = split(number);
         let Some(index) = index.checked_sub(1) else { return self.first.release_at_once(had) };
-        let Some(place) = self.others.get_mut(index) else { return Released::No };
+        let Some(place) = self.others.get_mut(index) else { return LetGo::No };
         let released = place.release_at_once(had);
-        if !matches!(released, Released::No) {
+        if !matches!(released, LetGo::No) {
             self.set_free(number);
         }
         released

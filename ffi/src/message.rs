@@ -4,12 +4,12 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use zeroport::{Message, MessagePort, Receiver, SealedBuffer, TakeError};
+use zeroport::{LetGo, Message, MessagePort, Receiver, SealedBuffer, TakeError};
 
 use crate::bias::{self, Inside};
 use crate::boundary::{call, items, items_mut, place, places};
 use crate::buffer::{self, CBuffer};
-use crate::held::{Held, Released};
+use crate::held::Held;
 use crate::holding::{self, PORTS};
 use crate::member;
 use crate::port::CPort;
@@ -217,20 +217,20 @@ pub unsafe extern "C" fn zp_message_release(message: *mut CMessage) -> Status {
 #[inline(always)]
 unsafe fn release_at_once(
     message: *mut CMessage,
-    release: impl FnOnce(&mut Held, u64) -> Released,
+    release: impl FnOnce(&mut Held, u64) -> LetGo<'static>,
 ) -> bool {
     // SAFETY: A1: it is the caller's, and was received or filled with zeros.
     let Ok([from, number]) = (unsafe { opaque(message) }) else { return false };
     let Some((visited, inside)) = PORTS.enter_at_once(from) else { return false };
     let released = release(&mut visited.held, number);
-    if let Released::No = released {
+    if let LetGo::No = released {
         bias::leave(inside);
         return false;
     }
     // SAFETY: A1.
     unsafe { message.write(CMessage::NONE) };
     match released {
-        Released::Owing(receiver) => give_back(receiver, inside),
+        LetGo::Owing(receiver) => give_back(receiver, inside),
         _ => bias::leave(inside),
     }
     true
@@ -333,14 +333,14 @@ fn release_all(held: &mut Held, messages: &mut [CMessage]) -> Result<(), Failure
     for message in messages {
         let number = message.opaque[1];
         let released = match held.release_at_once(number) {
-            Released::Yes => Ok(()),
-            Released::Owing(receiver) => {
+            LetGo::Yes => Ok(()),
+            LetGo::Owing(receiver) => {
                 if !receiver.give_back_at_once() {
                     receiver.tell_of_room();
                 }
                 Ok(())
             }
-            Released::No => held.release(number),
+            LetGo::No => held.release(number),
         };
         match released {
             Ok(()) => *message = CMessage::NONE,

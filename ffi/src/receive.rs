@@ -111,7 +111,7 @@ unsafe fn receive_at_once(port: CPort, message: *mut CMessage, waits: bool) -> b
     let is_received = match visited.receiving_at_once() {
         Some((receiver, soon, held)) if held.has_room() => {
             let mut tries = TRIES;
-            loop {
+            let is_received = loop {
                 if let Some(received) = receiver.recv() {
                     // SAFETY: A3: it lies beside the port from now on.
                     place.write(unsafe { keep(port.id, received, held, 0) });
@@ -121,7 +121,11 @@ unsafe fn receive_at_once(port: CPort, message: *mut CMessage, waits: bool) -> b
                 if tries == 0 || !soon.sees(waits) {
                     break false;
                 }
+            };
+            if is_received && !receiver.is_settled() {
+                receiver.receiver().note_success();
             }
+            is_received
         }
         _ => false,
     };
@@ -253,6 +257,9 @@ fn receive_some(
         let Some(message) = usual.recv().or_else(again) else { break };
         // SAFETY: A3: it lies beside the port from now on.
         place.write(unsafe { keep(port, message, held, 0) });
+        if !usual.is_settled() {
+            receiver.note_success();
+        }
         received += 1;
     }
     received

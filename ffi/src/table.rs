@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Each kind of thing has a table of its own. A place stays where it is for ever, so it is found without a lock; one word
-//! of it holds its generation and its state, so one step enters it and checks the handle. The generations of a table begin
+//! of it holds the handle that leads there, or tells why none does, so one step enters it and checks the handle. The generations of a table begin
 //! at a number that each process draws for itself, so one process's handle means nothing in another. A place that was left
 //! is let again, with the next generation, only when many others were left since: so a late caller is told what became of
 //! his handle.
@@ -32,18 +32,20 @@ const CHUNKS: usize = 16 << 10;
 
 const INDEX: u64 = (1 << 28) - 1;
 const KIND: u64 = 0xf << 28;
-const GENERATION: u64 = !0 << 32;
 
 /// What became of something that had a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gone {
     /// Its owner closed it.
-    Closed = 3,
+    Closed = 2,
     /// Its owner gave it away.
-    Transferred = 4,
+    Transferred = 3,
 }
 
-const BUSY: u64 = 2;
+/// Beside these, what a place is may be [`Gone`]: bits in which its word differs from the handle that leads there. A word that
+/// differs from all handles that do.
+const BUSY: u64 = 1;
+const NEW: u64 = 4;
 const CLOSED: u64 = Gone::Closed as u64;
 const TRANSFERRED: u64 = Gone::Transferred as u64;
 
@@ -69,7 +71,8 @@ struct Lettings {
 #[derive(Debug)]
 #[repr(align(128))]
 struct Place<T, O> {
-    /// The handle that leads here, or its generation and why it does not; 0 before the first tenant.
+    /// The handle that leads here, or one that differs from it by why it does not. That one leads elsewhere, so no handle
+    /// whatever, made up or not, is let in by mistake.
     word: AtomicU64,
     /// The thread that may enter without making the place busy.
     bias: Bias,
@@ -98,11 +101,6 @@ impl<T: 'static, O: 'static> Table<T, O> {
     /// Whether this is a handle of this table's kind, if it is one.
     pub(crate) fn is_of(&self, id: u64) -> bool {
         id & KIND == self.kind
-    }
-
-    /// Whether a handle of this table could be this one, but for its generation.
-    fn might_give(&self, id: u64) -> bool {
-        ((id ^ self.kind) as u32 as usize) < CHUNKS * CHUNK
     }
 
     /// Gives something a handle, which is never 0. Drops it if there are too many.
@@ -139,7 +137,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
             let full = || Failure::system(&std::io::Error::from_raw_os_error(libc::ENFILE));
             let chunk = self.chunks.get(index / CHUNK).ok_or_else(full)?;
             // Release: partner of the Acquire in `place`.
-            chunk.store(new_chunk(), Ordering::Release);
+            chunk.store(new_chunk(index), Ordering::Release);
         }
         lettings.places += 1;
         Ok((index, lettings.first_generation))
@@ -174,7 +172,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
     #[inline(always)]
     pub(crate) fn enter_to_give_back(&'static self, id: u64) -> Result<Visit<T, O>, Failure> {
         let place = self.place(id).ok_or(Status::BadHandle)?;
-        let inside = place.bias.enter().and_then(|inside| place.if_here(id, inside));
+        let inside = if place.is_open_to(id) { place.bias.enter() } else { None };
         if inside.is_none() {
             self.enter_busily(place, id)?;
         }
@@ -189,8 +187,8 @@ impl<T: 'static, O: 'static> Table<T, O> {
         &'static self,
         id: u64,
     ) -> Option<(&'static mut T, &'static Inside)> {
-        let place = self.place(id)?;
-        let inside = place.bias.enter_alone().and_then(|inside| place.if_here(id, inside))?;
+        let place = self.place(id).filter(|place| place.is_open_to(id))?;
+        let inside = place.bias.enter_alone()?;
         // SAFETY: A4: this thread has it alone.
         let mut tenant = unsafe { *place.tenant.get() };
         // SAFETY: it comes from a box, and stays until the place is left.
@@ -200,24 +198,22 @@ impl<T: 'static, O: 'static> Table<T, O> {
     /// Makes a place busy.
     #[inline(never)]
     fn enter_busily(&self, place: &Place<T, O>, id: u64) -> Result<(), Failure> {
-        let busy = id & GENERATION | BUSY;
         // Acquire: partner of the Releases in `insert` and in the drop of the visit before.
         // Relaxed on failure: nothing is touched.
-        match place.word.compare_exchange(id, busy, Ordering::Acquire, Ordering::Relaxed) {
+        match place.word.compare_exchange(id, id ^ BUSY, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) if place.bias.disown() => Ok(()),
             Ok(_) => {
                 // Release: partner of the Acquire above.
                 place.word.store(id, Ordering::Release);
                 Err(Status::Busy.into())
             }
-            Err(found) => Err(self.refusal(id, found)),
+            Err(found) => Err(Self::refusal(id, found)),
         }
     }
 
     #[cold]
-    fn refusal(&self, id: u64, found: u64) -> Failure {
-        let status = match found & !GENERATION {
-            _ if found & GENERATION != id & GENERATION || !self.might_give(id) => Status::BadHandle,
+    fn refusal(id: u64, found: u64) -> Failure {
+        let status = match found ^ id {
             BUSY => Status::Busy,
             CLOSED => Status::Freed,
             TRANSFERRED => Status::Transferred,
@@ -230,7 +226,7 @@ impl<T: 'static, O: 'static> Table<T, O> {
     pub(crate) fn check(&self, id: u64) -> Result<(), Failure> {
         // Relaxed: it says what there is to say; nobody goes in.
         let found = self.place(id).ok_or(Status::BadHandle)?.word.load(Ordering::Relaxed);
-        match self.refusal(id, found) {
+        match Self::refusal(id, found) {
             _ if found == id => Ok(()),
             Failure { status: Status::Busy, .. } => Ok(()),
             refusal => Err(refusal),
@@ -258,37 +254,34 @@ impl<T, O> Place<T, O> {
         self.forks.load(Ordering::Relaxed) != forks::count()
     }
 
-    /// What the owner of the place has entered, if the handle leads here.
+    /// Whether a handle leads here and nobody has made the place busy. The owner need not look again once it is inside: as long
+    /// as it is the owner, nobody else gets in.
     #[inline(always)]
-    fn if_here(&self, id: u64, inside: &'static Inside) -> Option<&'static Inside> {
-        // Relaxed: this thread has made of the tenant what there is of it.
-        if self.word.load(Ordering::Relaxed) == id {
-            return Some(inside);
-        }
-        bias::leave(inside);
-        None
+    fn is_open_to(&self, id: u64) -> bool {
+        // Relaxed: this thread, or the one from which it has its name, has made of the tenant what there is of it.
+        self.word.load(Ordering::Relaxed) == id
     }
 
     /// For the owner, who is inside: another thread may find that out at this moment, and then goes.
     fn make_busy(&self, id: u64) {
-        let busy = id & GENERATION | BUSY;
         // Acquire: partner of the Release in `enter_busily`. Relaxed on failure: it is tried again.
-        let make = || self.word.compare_exchange(id, busy, Ordering::Acquire, Ordering::Relaxed);
+        let make =
+            || self.word.compare_exchange(id, id ^ BUSY, Ordering::Acquire, Ordering::Relaxed);
         while make().is_err() {
             std::thread::yield_now();
         }
     }
 }
 
-fn new_chunk<T, O>() -> *mut Place<T, O> {
-    let place = || Place::<T, O> {
-        word: AtomicU64::new(0),
+fn new_chunk<T, O>(first: usize) -> *mut Place<T, O> {
+    let place = |index| Place::<T, O> {
+        word: AtomicU64::new(index as u64 ^ NEW),
         bias: Bias::new(),
         tenant: UnsafeCell::new(NonNull::dangling()),
         forks: AtomicU32::new(0),
         outside: Mutex::new(None),
     };
-    let chunk: Vec<_> = (0..CHUNK).map(|_| place()).collect();
+    let chunk: Vec<_> = (first..first + CHUNK).map(place).collect();
     Box::into_raw(chunk.into_boxed_slice()).cast()
 }
 
@@ -319,12 +312,11 @@ impl<T, O> Visit<T, O> {
         *lock(&place.outside) = None;
         // SAFETY: A4: this visit has it alone.
         let tenant = unsafe { *place.tenant.get() };
-        let generation = id & GENERATION;
         // Release: partner of the Acquire in `enter_busily`, which fails.
-        place.word.store(generation | why as u64, Ordering::Release);
+        place.word.store(id ^ why as u64, Ordering::Release);
         let mut lettings = lock(&table.lettings);
         // A place that has had all generations is never let again.
-        if after(generation >> 32) != lettings.first_generation {
+        if after(id >> 32) != lettings.first_generation {
             lettings.left.push_back((id & INDEX) as usize);
         }
         drop(lettings);
@@ -417,16 +409,36 @@ mod tests {
         assert_eq!(*table.enter(handle).unwrap(), 7);
     }
 
+    /// Whatever has become of a place: there is one number that leads into it, or none.
+    #[test]
+    fn no_word_lets_in_who_has_not_that_handle() {
+        let table = table();
+        let handles: Vec<_> = (0..40).map(|n| table.insert(n, ()).unwrap()).collect();
+        let _busy: Vec<_> = (8..16).map(|n| table.enter(handles[n]).unwrap()).collect();
+        (16..24).for_each(|n| drop(table.enter(handles[n]).unwrap().leave(Gone::Closed)));
+        (24..32).for_each(|n| drop(table.enter(handles[n]).unwrap().leave(Gone::Transferred)));
+        for index in 0..CHUNK as u64 {
+            let place = table.place(index).unwrap();
+            let word = place.word.load(Ordering::Relaxed);
+            let is_idle = handles.get(index as usize) == Some(&word);
+            assert_eq!(is_idle, index < 8 || (32..40).contains(&index));
+            assert!(is_idle || !ptr::eq(table.place(word).unwrap(), place), "{word:#x}");
+            let likely = (0..16).map(|kind| word & !KIND ^ kind << 28).chain(0..64);
+            for made_up in likely.chain((22..64).map(|bit| word ^ 1 << bit)) {
+                if !handles.contains(&made_up) {
+                    assert_eq!(status(table, made_up), Status::BadHandle, "{made_up:#x}");
+                    assert!(table.at_any_time(made_up, |()| ()).is_err());
+                }
+            }
+        }
+    }
+
     #[test]
     fn one_at_a_time_is_inside_and_any_number_outside() {
         let table = table();
         let handle = table.insert(7, ()).unwrap();
         let visit = table.enter(handle).unwrap();
         assert_eq!(status(table, handle), Status::Busy);
-        for made_up in [handle ^ 1 << 22, handle ^ 1 << 27, handle ^ 1 << 28, handle ^ STEP] {
-            assert_eq!(status(table, made_up), Status::BadHandle, "{made_up:#x}");
-            assert!(table.at_any_time(made_up, |()| ()).is_err());
-        }
         assert!(table.check(handle).is_ok() && table.at_any_time(handle, |()| ()).is_ok());
         drop(visit);
         assert_eq!(status(table, handle), Status::Ok);

@@ -45,10 +45,12 @@ fn program_of(name: &str) -> PathBuf {
 /// Builds a C program from this folder; gives where it is.
 fn build(source: &Path, name: &str, library: Library, more: &[&str]) -> PathBuf {
     let program = program_of(name);
+    // Another test process may be about to run what is there.
+    let fresh = program_of(&format!("{name}.{}", std::process::id()));
     let mut compiler = Command::new(std::env::var_os("CC").unwrap_or("cc".into()));
     compiler.args(STRICT).args(["-g", "-O1"]).args(more);
     compiler.arg("-I").arg(here("../include")).arg("-I").arg(here("tests"));
-    compiler.arg("-o").arg(&program).arg(source);
+    compiler.arg("-o").arg(&fresh).arg(source);
     match library {
         Library::Static => compiler.arg(libraries().join("libzeroport_ffi.a")),
         Library::Shared => compiler
@@ -58,6 +60,7 @@ fn build(source: &Path, name: &str, library: Library, more: &[&str]) -> PathBuf 
     // What Rust's standard library needs.
     compiler.args(["-pthread", "-lgcc_s", "-lutil", "-lrt", "-lm", "-ldl"]);
     run(&mut compiler);
+    std::fs::rename(fresh, &program).unwrap();
     program
 }
 

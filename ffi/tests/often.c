@@ -322,11 +322,41 @@ static void no_room(void) {
     close_end(other);
 }
 
+enum { MANY = 20000 };
+
+static void *post_many(void *unused) {
+    size_t i;
+    for (i = 0; i < MANY; i++) post(one, i % LONGEST, (unsigned char)i);
+    return unused;
+}
+
+/* Each end sleeps at once, the poster for room, the reader for messages: and each is woken. */
+static void who_sleeps_is_woken(void) {
+    zp_channel_options options = ZP_CHANNEL_OPTIONS_INIT;
+    zp_port ends[2];
+    pthread_t thread;
+    size_t round, i;
+    options.limit[0] = options.limit[1] = 0;
+    options.capacity[0] = options.capacity[1] = 4096;
+    options.wait = ZP_WAIT_SLEEP;
+    EXPECT(ZP_OK, zp_channel_new(ends, &options));
+    one.posts = one.receives = ends[0];
+    other.posts = other.receives = ends[1];
+    for (round = 0; round < 2; round++) {
+        HOLDS(pthread_create(&thread, NULL, post_many, NULL) == 0);
+        for (i = 0; i < MANY; i++) receive(other, i % LONGEST, (unsigned char)i);
+        HOLDS(pthread_join(thread, NULL) == 0);
+    }
+    close_end(one);
+    close_end(other);
+}
+
 int main(void) {
     alarm(55); /* whoever is stuck ends before the test that waits for it */
     all_of_it(ZP_TRUST_TRUSTED, 0);
     all_of_it(ZP_TRUST_TRUSTED, 1);
     all_of_it(ZP_TRUST_UNTRUSTED, 0);
     no_room();
+    who_sleeps_is_woken();
     return 0;
 }

@@ -1,7 +1,6 @@
 //! For bindings to other languages, which know types by their tags only. Not part of the interface that Rust programs
 //! are promised.
 
-use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use crate::error::{BatchError, PostError};
@@ -45,10 +44,7 @@ impl MessagePort {
     #[doc(hidden)]
     pub fn sees_soon(&self, waits: bool) -> bool {
         let (sender, receiver) = self.halves();
-        if waits {
-            sender.queue().first().will_wait();
-        }
-        receiver.sees_soon(waits)
+        receiver.sees(waits, || sender.queue().first().will_wait())
     }
 
     #[doc(hidden)]
@@ -66,26 +62,36 @@ impl<'p> Message<'p> {
         self.parts().is_some()
     }
 
-    /// Whether [`let_go_at_once`](Self::let_go_at_once) is enough: it is as most are, and the oldest that is held.
+    /// As the drop of what is held, if that is as most are, and the oldest; calls nothing.
     #[doc(hidden)]
     #[inline(always)]
-    pub fn may_go_at_once(&self) -> bool {
-        self.parts().is_some_and(|(from, _)| self.receiver().queue().first().is_oldest(from))
+    pub fn let_go_at_once(held: &mut Option<Self>) -> LetGo<'p> {
+        let Some((receiver, from, to)) = held.as_ref().and_then(Self::oldest_in_place) else {
+            return LetGo::No;
+        };
+        std::mem::forget(held.take());
+        receiver.queue().first().release_oldest(to);
+        if receiver.must_give_back(from) { LetGo::Owing(receiver) } else { LetGo::Yes }
     }
 
-    /// As its drop, but calls nothing. If it gives a receiver, that must [give room back](Receiver::give_back_at_once).
-    #[doc(hidden)]
     #[inline(always)]
-    pub fn let_go_at_once(self) -> Option<&'p Receiver> {
-        let message = ManuallyDrop::new(self);
-        let (from, to) = message.parts()?;
-        let receiver = message.receiver();
-        receiver.queue().first().release_oldest(to);
-        receiver.must_give_back(from).then_some(receiver)
+    fn oldest_in_place(&self) -> Option<(&'p Receiver, u64, u64)> {
+        let (receiver, (from, to)) = (self.receiver(), self.parts()?);
+        receiver.queue().first().is_oldest(from).then_some((receiver, from, to))
     }
 }
 
-/// A receiver on which messages come as most do: a trusted one, in use for some time, and open when that was looked at.
+/// What came of a message that was to be let go at once.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub enum LetGo<'p> {
+    Yes,
+    /// The receiver must still [give room back](Receiver::give_back_at_once).
+    Owing(&'p Receiver),
+    No,
+}
+
+/// A receiver on which messages come as most do: a trusted one, and open when that was looked at.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Usual<'p>(&'p Receiver);
@@ -99,6 +105,19 @@ impl<'p> Usual<'p> {
         let record = ring.peek_usual()?;
         ring.take(record.to);
         Some(Message::in_place(self.0, record))
+    }
+
+    /// Whether nothing need be [noted](Receiver::note_success) when a message was received.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn is_settled(self) -> bool {
+        self.0.hold().waits.has_succeeded_for_long()
+    }
+
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn receiver(self) -> &'p Receiver {
+        self.0
     }
 }
 
@@ -123,16 +142,34 @@ impl Receiver {
     #[inline(always)]
     pub fn usual(&self) -> Option<Usual<'_>> {
         let hold = self.hold();
-        let is_usual = hold.endpoint.may_receive()
-            && hold.endpoint.trust() == Trust::Trusted
-            && hold.waits.has_succeeded_for_long();
+        let is_usual = hold.endpoint.may_receive() && hold.endpoint.trust() == Trust::Trusted;
         is_usual.then_some(Usual(self))
     }
 
     /// Whether [`Usual::recv`] should be tried again: after a moment's waiting, if the caller `waits`.
     #[doc(hidden)]
     pub fn sees_soon(&self, waits: bool) -> bool {
-        if self.queue().first().is_empty() { waits && self.glance() } else { self.clears_the_way() }
+        self.sees(waits, || ())
+    }
+
+    /// As [`sees_soon`](Self::sees_soon). Where a wait begins, `before` is called.
+    #[inline(always)]
+    fn sees(&self, waits: bool, before: impl FnOnce()) -> bool {
+        if !self.queue().first().is_empty() {
+            return self.clears_the_way();
+        }
+        if waits {
+            before();
+        }
+        waits && self.glance()
+    }
+
+    /// Notes a message that was received at once, if that means something yet.
+    #[doc(hidden)]
+    #[cold]
+    #[inline(never)]
+    pub fn note_success(&self) {
+        self.hold().waits.succeeded(&self.hold().endpoint.own().message_wake);
     }
 
     /// Whether [`Usual::recv`] takes the next message if it is tried again, now that the end of a lap or a length that is

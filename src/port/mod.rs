@@ -59,7 +59,7 @@ pub use drain::Drain;
 pub use event_loop::EventLoop;
 pub(crate) use foreign::patience;
 #[doc(hidden)]
-pub use foreign::{AtOnce, Usual};
+pub use foreign::{AtOnce, LetGo, Usual};
 pub(crate) use headed::Heading;
 pub use listeners::{Listeners, MessageError};
 pub use loan::Loan;

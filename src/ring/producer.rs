@@ -215,6 +215,7 @@ impl<M: Memory> Producer<M> {
     /// As [`reserve_next`](Self::reserve_next), where no lap ends before the record.
     #[inline(always)]
     pub(crate) fn reserve_here(&self, payload_len: u64) -> Option<Reservation> {
+        debug_assert!(FEW <= self.cursor.max_payload(), "no ring of a channel is shorter");
         let next = self.next.get();
         let fits = self.skip.get() == 0
             && (payload_len < FEW || payload_len <= self.cursor.max_payload())

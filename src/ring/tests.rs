@@ -8,7 +8,9 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
-use super::{Consumer, Content, Cursor, Found, Memory, Producer, Record, Refusal, Reservation};
+use super::{
+    Consumer, Content, Cursor, FEW, Found, Memory, Producer, Record, Refusal, Reservation,
+};
 use crate::record::{HEADER_LEN, Head, gap_of, parse_head, record_len};
 use crate::sync::Ordering;
 use heap::Heap;
@@ -125,8 +127,12 @@ impl Twins {
         let filler = if record > rest { rest } else { 0 };
         // The record, a filler if it would wrap, and the zeroed header after it.
         let fits = filler + record + HEADER_LEN <= free;
+        let here = self.capacity() / 2 > 2 * FEW; // as in a channel
+        let here = if here { self.producer.reserve_here(len) } else { None };
         match self.producer.reserve(len) {
             Ok(reservation) => {
+                let place = |it: &Reservation| (it.payload_offset(), it.payload_len(), it.gap());
+                assert!(here.is_none_or(|here| place(&here) == place(&reservation)));
                 let start = reservation.payload_offset() - HEADER_LEN;
                 let skipped = start.wrapping_sub(self.next) & (self.capacity() - 1);
                 let is_early = self.turns_early && start == 0 && skipped == rest;
@@ -140,6 +146,7 @@ impl Twins {
             }
             Err(refusal) => {
                 assert_eq!(refusal, Refusal::Full);
+                assert!(here.is_none());
                 assert!(!fits, "{len} bytes fit into {free}");
                 // Never refused with twice the record and a header free, so never when empty.
                 assert!(free < 2 * record + HEADER_LEN && free < self.capacity());
@@ -208,7 +215,11 @@ impl Twins {
 
     fn take(&mut self) {
         assert_eq!(self.consumer.is_empty(), self.said.is_empty());
-        match (self.consumer.peek(), self.said.pop_front()) {
+        let [usual, plain] = [self.consumer.peek_usual(), self.consumer.peek_plain()];
+        let found = self.consumer.peek();
+        assert!(usual.is_none_or(|usual| Some(usual) == plain));
+        assert!(plain.is_none_or(|plain| Found::Record(plain) == found));
+        match (found, self.said.pop_front()) {
             (Found::Nothing, None) => {}
             (Found::Record(record), Some(said)) => {
                 assert_eq!(self.found(&record), said);
@@ -232,7 +243,11 @@ impl Twins {
         }
         let (record, said) = self.held.swap_remove(which % self.held.len());
         assert_eq!(self.found(&record), said, "R2: it was held until now");
-        self.consumer.release(record.from, record.to);
+        if self.consumer.is_oldest(record.from) {
+            self.consumer.release_oldest(record.to);
+        } else {
+            self.consumer.release(record.from, record.to);
+        }
     }
 
     /// Everything before the oldest record that is still held goes back.
