@@ -232,7 +232,7 @@ fn become_owner() -> Option<&'static Owner> {
     .ok()
 }
 
-/// In a forked child: its parent's places are nobody's here, whichever thread they belonged to.
+/// In a forked child: the places of the thread that has forked are nobody's here. (Its parent's other threads are not here.)
 pub(crate) fn disinherit() {
     let _ = MINE.try_with(|mine| {
         if let Some(owner) = mine.try_borrow_mut().ok().and_then(|mut mine| mine.0.take()) {

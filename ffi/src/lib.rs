@@ -10,8 +10,8 @@
 //! * **A3** A message and a loan borrow the port that they lie beside (`Port`), or a member of the set that they lie
 //!   beside (`Gathering`). That port neither moves nor goes while one is there: it is taken out, and a set drops a member
 //!   whose end was told, only when there is none; and it is dropped after them.
-//! * **A4** What a handle leads to is touched by one thread at a time, which has made its place busy. Nobody waits for a
-//!   place.
+//! * **A4** What a handle leads to is touched by one thread at a time, which has made its place busy, or owns it and is inside
+//!   (`bias`). Nobody waits for a place.
 //! * **A5** No panic crosses into C: every function runs inside `boundary::call`, but for the usual post, receive and release
 //!   (all between `enter_at_once` and `leave`), where one would end the process.
 //! * **A6** A C program that gives descriptors to be adopted owns them; one that says trusted answers for that.

@@ -242,7 +242,6 @@ unsafe fn release_at_once(
 ///
 /// As [`zp_message_release`].
 #[inline(never)]
-#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
 unsafe extern "C" fn release_other(message: *mut CMessage) -> Status {
     // SAFETY: A1, passed on.
     if unsafe { release_at_once(message, Held::release_at_once) } {
@@ -254,7 +253,7 @@ unsafe extern "C" fn release_other(message: *mut CMessage) -> Status {
 
 /// The rest of a release that gives room back. Apart, because much to do takes registers, which are saved.
 #[inline(never)]
-#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+#[allow(improper_ctypes_definitions)] // in C's way only so that nothing unwinds out of it: then it is jumped to
 extern "C" fn give_back(receiver: &Receiver, inside: &Inside) {
     if !receiver.give_back_at_once() {
         return tell(receiver, inside);
@@ -275,7 +274,6 @@ extern "C" fn tell(receiver: &Receiver, inside: &Inside) {
 /// As [`zp_message_release`].
 #[cold]
 #[inline(never)]
-#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
 unsafe extern "C" fn release_slowly(message: *mut CMessage) -> Status {
     call(|| {
         // SAFETY: A1: it is the caller's, and was received or filled with zeros.

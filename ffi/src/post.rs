@@ -111,7 +111,7 @@ unsafe fn post(port: CPort, data: *const c_void, len: usize, timeout: Option<Dur
 ///
 /// As [`zp_port_post`].
 #[inline(never)]
-#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+#[allow(improper_ctypes_definitions)] // in C's way only so that nothing unwinds out of it: then it is jumped to
 unsafe extern "C" fn post_longer(
     port: CPort,
     data: *const c_void,
@@ -161,7 +161,7 @@ unsafe fn post_usually(
 /// The rest of a post in the usual case, where there is more to do than usual.
 #[cold]
 #[inline(never)]
-#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+#[allow(improper_ctypes_definitions)] // in C's way only so that nothing unwinds out of it: then it is jumped to
 extern "C" fn finish(visited: &Port, inside: &Inside, last: u64) -> Status {
     let finished = visited.sender().and_then(|sender| Ok(sender.finish_post(last)?));
     bias::leave(inside);
@@ -174,7 +174,7 @@ extern "C" fn finish(visited: &Port, inside: &Inside, last: u64) -> Status {
 ///
 /// As [`zp_port_post`]; `data` is not null.
 #[inline(never)]
-#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+#[allow(improper_ctypes_definitions)] // in C's way only so that nothing unwinds out of it: then it is jumped to
 unsafe extern "C" fn post_next(
     port: CPort,
     data: *const c_void,
@@ -199,7 +199,7 @@ unsafe extern "C" fn post_next(
 /// As [`zp_port_post`].
 #[cold]
 #[inline(never)]
-#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+#[allow(improper_ctypes_definitions)] // in C's way only so that nothing unwinds out of it: then it is jumped to
 unsafe extern "C" fn post_slowly(
     port: CPort,
     data: *const c_void,

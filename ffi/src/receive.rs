@@ -78,7 +78,7 @@ unsafe fn receive(
 /// As [`zp_port_recv`].
 #[cold]
 #[inline(never)]
-#[allow(improper_ctypes_definitions)] // so that nothing unwinds out of it: then it is jumped to
+#[allow(improper_ctypes_definitions)] // in C's way only so that nothing unwinds out of it: then it is jumped to
 unsafe extern "C" fn receive_slowly(
     port: CPort,
     message: *mut CMessage,

@@ -179,8 +179,9 @@ impl<T: 'static, O: 'static> Table<T, O> {
         Ok(Visit { table: self, place, id, inside })
     }
 
-    /// As [`enter`](Self::enter), for the owner of the place only, who is in no other one, and must [leave](bias::leave) it. A panic before that must
-    /// end the process (A5): nobody would be let in any more.
+    /// As [`enter`](Self::enter), for the owner of the place only, who is in no other one, and must [leave](bias::leave) it. A
+    /// panic before that must end the process (A5): nobody would be let in any more. Not for what a fork may have copied, but
+    /// if the tenant itself knows that.
     #[allow(clippy::mut_from_ref)] // A4: this thread has it alone
     #[inline(always)]
     pub(crate) fn enter_at_once(

@@ -5,7 +5,8 @@
 //! nanoseconds a message for Rust, both of C and the floor if there is one, then each of those by Rust's of the same round:
 //! the middle ones.
 
-use std::hint::{black_box, spin_loop};
+use std::arch::asm;
+use std::hint::spin_loop;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -14,9 +15,9 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use zeroport::{ChannelOptions, Message, MessageChannel, MessagePort, WaitStrategy};
 
 const ROUNDS: usize = 40;
-/// Messages before the first round: by then both sides have learnt how the other is. All counts are of whole batches.
-const LEARNING: usize = 400_000;
-/// Messages before the clock starts in each turn.
+/// Posts before the first round: by then both sides have learnt how the other is, and the process has registered for barriers.
+const LEARNING: usize = 100_000;
+/// Messages before the clock starts in each turn. All counts are of whole batches.
 const WARM_UP: usize = 6_400;
 /// Of a batch.
 const BATCH: usize = 64;
@@ -27,10 +28,12 @@ type Loops = [fn(&MessagePort, usize); 2];
 
 struct Workload {
     name: &'static str,
+    /// Messages of a post.
+    at_once: usize,
     /// Messages of a turn.
     count: usize,
     in_rust: Loops,
-    /// What no interface of functions can be better than.
+    /// The same with post, receive and release behind calls that are not inlined, as they are for every C program.
     floor: Option<Loops>,
     in_c: [&'static str; 2],
 }
@@ -38,6 +41,7 @@ struct Workload {
 const WORKLOADS: [Workload; 3] = [
     Workload {
         name: "round-trip",
+        at_once: 1,
         count: 19_200,
         in_rust: [ask, answer],
         floor: Some([ask_by_calls, answer_by_calls]),
@@ -45,6 +49,7 @@ const WORKLOADS: [Workload; 3] = [
     },
     Workload {
         name: "batched",
+        at_once: BATCH,
         count: 512_000,
         in_rust: [post_batches, receive_batches],
         floor: None,
@@ -52,6 +57,7 @@ const WORKLOADS: [Workload; 3] = [
     },
     Workload {
         name: "stream",
+        at_once: 1,
         count: 192_000,
         in_rust: [post, receive],
         floor: None,
@@ -66,7 +72,7 @@ fn main() {
     let mut contestants = vec![over_a_channel(workload.in_rust)];
     contestants.extend(libraries.iter().map(|library| in_c(library, workload.in_c)));
     contestants.extend(workload.floor.map(over_a_channel));
-    let times = measure(contestants, workload.count);
+    let times = measure(contestants, LEARNING * workload.at_once, workload.count);
     let [in_rust, others @ ..] = &times[..] else { unreachable!() };
     let ratio = |other: &Vec<f64>| other.iter().zip(in_rust).map(|(it, rust)| it / rust).collect();
     let figures = times.iter().cloned().chain(others.iter().map(ratio)).map(middle);
@@ -109,18 +115,21 @@ fn in_c(library: &str, names: [&str; 2]) -> Contestant {
 }
 
 /// Nanoseconds a message, of each contestant in each round.
-fn measure(contestants: Vec<Contestant>, count: usize) -> Vec<Vec<f64>> {
+fn measure(contestants: Vec<Contestant>, learning: usize, count: usize) -> Vec<Vec<f64>> {
     let all = contestants.len();
     let (here, there): (Vec<_>, Vec<_>) =
         contestants.into_iter().map(|it| (it.here, it.there)).unzip();
-    // Nobody is always the first one.
-    let turns =
-        move || (1..=ROUNDS).flat_map(move |round| (0..all).map(move |turn| (turn + round) % all));
+    // Nobody is always the first one, or always behind the same.
+    let turn = move |round: usize, turn| {
+        let turn = (turn + round) % all;
+        if round.is_multiple_of(2) { turn } else { all - 1 - turn }
+    };
+    let turns = move || (0..ROUNDS).flat_map(move |round| (0..all).map(move |it| turn(round, it)));
     let other = std::thread::spawn(move || {
         pin(1);
         for half in &there {
             meet();
-            half(LEARNING);
+            half(learning);
         }
         for turn in turns() {
             meet();
@@ -131,7 +140,7 @@ fn measure(contestants: Vec<Contestant>, count: usize) -> Vec<Vec<f64>> {
     pin(0);
     for half in &here {
         meet();
-        half(LEARNING);
+        half(learning);
     }
     let mut times = vec![Vec::new(); all];
     for turn in turns() {
@@ -162,10 +171,17 @@ fn pin(processor: usize) {
     sched_setaffinity(None, &processors).unwrap();
 }
 
+/// Has the compiler read the message, and nothing else done.
+fn look(message: &Message<'_>) {
+    let first = usize::from(message.bytes()[0]);
+    // SAFETY: does nothing.
+    unsafe { asm!("/* {} */", in(reg) first, options(nomem, nostack, preserves_flags)) };
+}
+
 fn ask(port: &MessagePort, count: usize) {
     for _ in 0..count {
         port.post_bytes(&BYTES).unwrap();
-        black_box(port.recv().unwrap().bytes()[0]);
+        look(&port.recv().unwrap());
     }
 }
 
@@ -181,7 +197,7 @@ fn ask_by_calls(port: &MessagePort, count: usize) {
     for _ in 0..count {
         assert!(call_post(port, &BYTES));
         assert!(call_recv(port, &mut place));
-        black_box(place.as_ref().unwrap().bytes()[0]);
+        look(place.as_ref().unwrap());
         call_release(&mut place);
     }
 }
@@ -219,7 +235,7 @@ fn post(port: &MessagePort, count: usize) {
 
 fn receive(port: &MessagePort, count: usize) {
     for _ in 0..count {
-        black_box(port.recv().unwrap().bytes()[0]);
+        look(&port.recv().unwrap());
     }
 }
 
@@ -233,10 +249,10 @@ fn post_batches(port: &MessagePort, count: usize) {
 fn receive_batches(port: &MessagePort, count: usize) {
     let mut left = count / BATCH * BATCH;
     while left > 0 {
-        black_box(port.recv().unwrap().bytes()[0]);
+        look(&port.recv().unwrap());
         left -= 1;
         for message in port.drain().take(left) {
-            black_box(message.bytes()[0]);
+            look(&message);
             left -= 1;
         }
     }
