@@ -10,12 +10,12 @@ use zeroport::{
     AcceptError, Address, AddressError, AdmitError, AsPod, AsPodSlice, AtOnce, AttachError,
     BatchError, BindError, Buffer, BufferError, Caller, ChannelOptions, CloseReason, Closer,
     ConnectError, Connection, Credentials, DecodeError, Drain, EncodeError, EncodeWriter, Event,
-    EventLoop, Events, HandlerId, Handlers, InsertError, InsertRefusal, ListenerId, Listeners,
-    Loan, LoopHandle, Message, MessageChannel, MessageError, MessagePort, NamedError, NamedEvent,
-    NamedMessage, OpenError, ParentPortError, PeerState, PortDescriptors, PortId, PortSet,
-    PostError, Receiver, RecvError, Reply, ReplyError, Responder, SealedBuffer, Sender, Server,
-    SetHandle, SpawnError, TakeError, TransferError, TransferList, Transferable, Trust, Turn,
-    Untransferable, WaitStrategy,
+    EventLoop, Events, HandlerId, Handlers, InsertError, InsertRefusal, LetGo, ListenerId,
+    Listeners, Loan, LoopHandle, Message, MessageChannel, MessageError, MessagePort, NamedError,
+    NamedEvent, NamedMessage, OpenError, ParentPortError, PeerState, PortDescriptors, PortId,
+    PortSet, PostError, Receiver, RecvError, Reply, ReplyError, Responder, SealedBuffer, Sender,
+    Server, SetHandle, SpawnError, TakeError, TransferError, TransferList, Transferable, Trust,
+    Turn, Untransferable, Usual, WaitStrategy,
 };
 
 // One thread at a time, and any thread.
@@ -148,6 +148,8 @@ assert_not_impl_any!(Transferable: Sync, Clone);
 
 // For bindings only.
 assert_impl_all!(AtOnce: Send, Sync, Copy, Debug);
+assert_impl_all!(LetGo<'static>: Copy, Debug);
+assert_impl_all!(Usual<'static>: Copy, Debug);
 
 const fn is_static<T: 'static>() {}
 const _: () = {

@@ -232,19 +232,6 @@ fn become_owner() -> Option<&'static Owner> {
     .ok()
 }
 
-/// In a forked child: the places of the thread that has forked are nobody's here. (Its parent's other threads are not here.)
-pub(crate) fn disinherit() {
-    let _ = MINE.try_with(|mine| {
-        if let Some(owner) = mine.try_borrow_mut().ok().and_then(|mut mine| mine.0.take()) {
-            // Relaxed: as above.
-            owner.thread.store(0, Ordering::Relaxed);
-        }
-    });
-    if let Ok(mut spare) = SPARE.try_lock() {
-        spare.clear();
-    }
-}
-
 const UNKNOWN: u8 = 0;
 const YES: u8 = 1;
 const NO: u8 = 2;

@@ -5,7 +5,6 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::bias;
 use crate::status::Failure;
 
 /// Forks on the way from the process that was started to this one. Relaxed: changes only by a fork, which orders
@@ -29,5 +28,4 @@ pub(crate) fn watch() -> Result<(), Failure> {
 
 extern "C" fn child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
-    bias::disinherit();
 }
