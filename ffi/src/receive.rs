@@ -122,8 +122,8 @@ unsafe fn receive_at_once(port: CPort, message: *mut CMessage, waits: bool) -> b
                     break false;
                 }
             };
-            if is_received && !receiver.is_settled() {
-                receiver.receiver().note_success();
+            if is_received {
+                receiver.note();
             }
             is_received
         }
@@ -257,9 +257,7 @@ fn receive_some(
         let Some(message) = usual.recv().or_else(again) else { break };
         // SAFETY: A3: it lies beside the port from now on.
         place.write(unsafe { keep(port, message, held, 0) });
-        if !usual.is_settled() {
-            receiver.note_success();
-        }
+        usual.note();
         received += 1;
     }
     received

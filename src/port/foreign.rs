@@ -107,17 +107,13 @@ impl<'p> Usual<'p> {
         Some(Message::in_place(self.0, record))
     }
 
-    /// Whether nothing need be [noted](Receiver::note_success) when a message was received.
+    /// Notes that a message was received so, if that means something yet.
     #[doc(hidden)]
     #[inline(always)]
-    pub fn is_settled(self) -> bool {
-        self.0.hold().waits.has_succeeded_for_long()
-    }
-
-    #[doc(hidden)]
-    #[inline(always)]
-    pub fn receiver(self) -> &'p Receiver {
-        self.0
+    pub fn note(self) {
+        if !self.0.hold().waits.has_succeeded_for_long() {
+            self.0.note_success();
+        }
     }
 }
 
@@ -164,11 +160,9 @@ impl Receiver {
         waits && self.glance()
     }
 
-    /// Notes a message that was received at once, if that means something yet.
-    #[doc(hidden)]
     #[cold]
     #[inline(never)]
-    pub fn note_success(&self) {
+    fn note_success(&self) {
         self.hold().waits.succeeded(&self.hold().endpoint.own().message_wake);
     }
 
