@@ -4,11 +4,11 @@
 //!   63        generation        32 31 kind 28 27     place      0
 //! ```
 //!
-//! Each kind of thing has a table of its own. A place stays where it is for ever, so it is found without a lock; one word
-//! of it holds the handle that leads there, or tells why none does, so one step enters it and checks the handle. The generations of a table begin
-//! at a number that each process draws for itself, so one process's handle means nothing in another. A place that was left
-//! is let again, with the next generation, only when many others were left since: so a late caller is told what became of
-//! his handle.
+//! Each kind of thing has a table of its own. A place stays where it is for ever, so it is found without a lock; one
+//! word of it holds the handle that leads there, or tells why none does, so one step enters it and checks the handle.
+//! The generations of a table begin at a number that each process draws for itself, so one process's handle means
+//! nothing in another. A place that was left is let again, with the next generation, only when many others were left
+//! since: so a late caller is told what became of his handle.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
@@ -42,9 +42,9 @@ pub(crate) enum Gone {
     Transferred = 3,
 }
 
-/// Beside these, what a place is may be [`Gone`]: bits in which its word differs from the handle that leads there. A word that
-/// differs from all handles that do.
+// Bits in which the word of a place differs from its handle, as those of [`Gone`] do: why nobody is let in.
 const BUSY: u64 = 1;
+/// There was no tenant yet.
 const NEW: u64 = 4;
 const CLOSED: u64 = Gone::Closed as u64;
 const TRANSFERRED: u64 = Gone::Transferred as u64;
@@ -180,8 +180,8 @@ impl<T: 'static, O: 'static> Table<T, O> {
     }
 
     /// As [`enter`](Self::enter), for the owner of the place only, who is in no other one, and must [leave](bias::leave) it. A
-    /// panic before that must end the process (A5): nobody would be let in any more. Not for what a fork may have copied, but
-    /// if the tenant itself knows that.
+    /// panic before that must end the process (A5): nobody would be let in any more. It does not ask whether a fork has copied
+    /// the tenant: that must know it by itself.
     #[allow(clippy::mut_from_ref)] // A4: this thread has it alone
     #[inline(always)]
     pub(crate) fn enter_at_once(
@@ -259,7 +259,7 @@ impl<T, O> Place<T, O> {
     /// as it is the owner, nobody else gets in.
     #[inline(always)]
     fn is_open_to(&self, id: u64) -> bool {
-        // Relaxed: this thread, or the one from which it has its name, has made of the tenant what there is of it.
+        // Relaxed: what there is of the tenant this thread has made, or one that has ended and left it its `Owner`.
         self.word.load(Ordering::Relaxed) == id
     }
 
